@@ -1,0 +1,1 @@
+"""Where candidates run: backends, targets, and the process that times."""

@@ -1,0 +1,99 @@
+"""The seam: what a backend has to do. Statistics never live here."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING, Any, ClassVar, Self
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from types import TracebackType
+
+    from numpy.typing import NDArray
+
+    from harness.candidate import OnnxModel
+    from harness.measurement.types import Block
+    from harness.target import Target
+
+
+class Session(ABC):
+    """A model loaded in a worker."""
+
+    session_create_s: float
+    first_inference_s: float
+
+    @abstractmethod
+    def infer(self, inputs: Mapping[str, NDArray[Any]]) -> list[NDArray[Any]]:
+        """Run the model on N samples.
+
+        Args:
+            inputs: By input name, `[N, ...]`; N must be a multiple of the model's batch.
+
+        Returns:
+            One array per output, `[N, ...]`.
+
+        Raises:
+            BackendError: If the runtime fails.
+        """
+
+
+class Worker(ABC):
+    """A fresh process on the device that loads models and owns the clock."""
+
+    facts: Mapping[str, Any]
+    """`runtime_version`, `python` and `machine` (CPU model, count, flags, memory)."""
+
+    @abstractmethod
+    def load(self, model: OnnxModel, inputs: Mapping[str, NDArray[Any]]) -> Session:
+        """Load a model and run it once on one batch of inputs, which timing will use.
+
+        Raises:
+            BackendError: If the runtime refuses the model.
+            DeviceLost: If the process dies of it.
+        """
+
+    @abstractmethod
+    def time(self, schedule: Sequence[tuple[Any, int]]) -> list[Block]:
+        """Time calls one by one: for each `(session, n)` in turn a block of n calls."""
+
+    @abstractmethod
+    def state(self) -> dict[str, Any]:
+        """Return what may change a latency: governor, limits, throttle and steal counts."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """End the process."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+class Backend(ABC):
+    """A runtime on a target."""
+
+    name: ClassVar[str]
+
+    def __init__(self, target: Target) -> None:
+        self.target = target
+
+    @classmethod
+    @abstractmethod
+    def check_available(cls) -> str:
+        """Return the runtime's version.
+
+        Raises:
+            BackendUnavailable: If it can't be used here; the message has the remedy.
+        """
+
+    @abstractmethod
+    def open(self) -> Worker:
+        """Start a fresh worker.
+
+        Raises:
+            DeviceLost: If it can't be started.
+        """

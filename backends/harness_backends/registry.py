@@ -1,0 +1,55 @@
+"""Backends by name: built-ins in one dict, imported on use; others through entry points."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.metadata
+from typing import TYPE_CHECKING
+
+from harness.errors import BackendUnavailable
+
+if TYPE_CHECKING:
+    from harness.target import Target
+    from harness_backends.base import Backend
+
+BACKENDS = {"onnxruntime": "harness_backends.onnxruntime:OnnxRuntimeBackend"}
+"""Name -> "module:Class"."""
+ENTRY_POINTS = "harness.backends"
+"""Group under which another distribution offers a backend."""
+
+
+def backend_class(name: str) -> type[Backend]:
+    """Return the class of a backend.
+
+    Raises:
+        BackendUnavailable: If there is none of that name.
+    """
+    path = BACKENDS.get(name)
+    if path is not None:
+        module, _, attribute = path.partition(":")
+        found: type[Backend] = getattr(importlib.import_module(module), attribute)
+        return found
+    for point in importlib.metadata.entry_points(group=ENTRY_POINTS, name=name):
+        loaded: type[Backend] = point.load()
+        return loaded
+    raise BackendUnavailable(
+        f"Backend {name!r} is not part of this version. Available: {', '.join(sorted(BACKENDS))}. "
+        f"A plug-in can add it through the entry-point group {ENTRY_POINTS!r}."
+    )
+
+
+def open_backend(target: Target) -> Backend:
+    """Return the backend that times on `target`, checked to be usable.
+
+    Raises:
+        BackendUnavailable: If it can't be used here; the message has the remedy.
+    """
+    if target.needs_host:
+        raise BackendUnavailable(
+            f"Target {target.name!r} is a board, and no host is known for it: timing boards over "
+            "ssh is not part of this version. Copy the project to the board and search there "
+            "with `--target cpu`, or use another target (see `harness targets`)."
+        )
+    cls = backend_class(target.backend)
+    cls.check_available()
+    return cls(target)

@@ -1,0 +1,1 @@
+"""For tests, also of other distributions' backends: a fake clock and the contract suite."""

@@ -1,0 +1,156 @@
+"""How the agent's process is reached: an argument list and two pipes."""
+
+from __future__ import annotations
+
+import json
+import os
+import selectors
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from harness.errors import BackendError, DeviceLost
+from harness_backends import agent
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+BOOT = "import sys;exec(compile(sys.stdin.buffer.read(int(sys.argv[1])),'harness-agent','exec'))"
+"""Reads the agent's source from standard input and runs it: nothing is installed over there."""
+
+_SILENCE_LIMIT = 1 << 16
+
+
+def local_argv() -> list[str]:
+    """Return the argument list of a Python on this machine that sees the same packages."""
+    return [sys.executable, "-u"]
+
+
+class Channel:
+    """A running agent.
+
+    Args:
+        argv: How to start a Python there; the agent's boot code is appended.
+        runtime: Key of the agent's runtime.
+        timeout_s: Longest wait for one reply, seconds.
+
+    Raises:
+        DeviceLost: If the process can't be started, or doesn't say hello.
+        BackendError: If its runtime can't be loaded.
+    """
+
+    def __init__(self, argv: Sequence[str], runtime: str, timeout_s: float = 120.0) -> None:
+        source = Path(agent.__file__).read_bytes()
+        self._timeout_s = timeout_s
+        self._buffer = bytearray()
+        environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1"}
+        try:
+            self._process = subprocess.Popen(
+                [*argv, "-c", BOOT, str(len(source)), runtime],
+                stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                env=environment, bufsize=0, start_new_session=True,
+            )  # fmt: skip
+        except OSError as exc:
+            raise DeviceLost(f"The timing process could not be started: {exc}.") from exc
+        self._stderr = b""
+        try:
+            self._write(source)
+            self.hello = self._hello()
+        except BaseException:
+            self.close()
+            raise
+
+    def request(self, header: Mapping[str, Any], blob: bytes = b"") -> tuple[dict[str, Any], bytes]:
+        """Send a request and return its reply.
+
+        Raises:
+            BackendError: If the runtime refused; the text is its own.
+            DeviceLost: If the process died or did not answer in time.
+        """
+        text = json.dumps(header).encode()
+        self._write(agent.SIZES.pack(len(text), len(blob)) + text + blob)
+        return self._reply()
+
+    def close(self) -> None:
+        """End the process; it is killed where it doesn't go by itself."""
+        for stream in (self._process.stdin, self._process.stdout, self._process.stderr):
+            if stream is not None:
+                stream.close()
+        try:
+            self._process.wait(timeout=0.5)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+
+    def _hello(self) -> dict[str, Any]:
+        deadline = time.monotonic() + self._timeout_s
+        while agent.MAGIC not in self._buffer:
+            if len(self._buffer) > _SILENCE_LIMIT:
+                raise DeviceLost("The timing process printed something else than the protocol.")
+            self._fill(deadline)
+        del self._buffer[: self._buffer.index(agent.MAGIC) + len(agent.MAGIC)]
+        return self._reply()[0]
+
+    def _reply(self) -> tuple[dict[str, Any], bytes]:
+        deadline = time.monotonic() + self._timeout_s
+        header_size, blob_size = agent.SIZES.unpack(self._read(agent.SIZES.size, deadline))
+        header: dict[str, Any] = json.loads(self._read(header_size, deadline))
+        blob = self._read(blob_size, deadline)
+        if not header.pop("ok"):
+            raise BackendError(f"{header['kind']}: {header['message']}")
+        return header, blob
+
+    def _read(self, size: int, deadline: float) -> bytes:
+        while len(self._buffer) < size:
+            self._fill(deadline)
+        data = bytes(self._buffer[:size])
+        del self._buffer[:size]
+        return data
+
+    def _fill(self, deadline: float) -> None:
+        """Read what has come; drain stderr beside it, so that a chatty library can't block."""
+        assert self._process.stdout is not None
+        assert self._process.stderr is not None
+        with selectors.DefaultSelector() as selector:
+            selector.register(self._process.stdout, selectors.EVENT_READ)
+            selector.register(self._process.stderr, selectors.EVENT_READ)
+            while True:
+                ready = selector.select(max(0.0, deadline - time.monotonic()))
+                if not ready:
+                    self._process.kill()
+                    raise DeviceLost(
+                        f"The timing process did not answer within {self._timeout_s:.0f} s; it was "
+                        "ended."
+                    )
+                for key, _ in ready:
+                    data = os.read(key.fd, 1 << 20)
+                    if key.fileobj is self._process.stdout:
+                        if not data:
+                            raise self._lost()
+                        self._buffer += data
+                        return
+                    self._stderr = (self._stderr + data)[-4096:]
+                    if not data:
+                        selector.unregister(key.fileobj)
+
+    def _write(self, data: bytes) -> None:
+        assert self._process.stdin is not None
+        view = memoryview(data)
+        try:
+            while view:
+                view = view[self._process.stdin.write(view) :]
+        except OSError as exc:
+            raise self._lost() from exc
+
+    def _lost(self) -> DeviceLost:
+        try:
+            code = self._process.wait(timeout=5)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            code = self._process.wait()
+        how = f"was killed by signal {-code}" if code < 0 else f"ended with code {code}"
+        said = self._stderr.decode(errors="replace").strip().splitlines()
+        tail = f" Its last words: {said[-1]}" if said else ""
+        return DeviceLost(f"The timing process {how}.{tail}")

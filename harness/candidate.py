@@ -1,0 +1,68 @@
+"""The core types: a candidate network and its exported file."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from harness.errors import ConfigError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """One point of the search space, as it will be built.
+
+    Attributes:
+        widths: Channels kept per prunable group.
+        criterion: Importance criterion that decides which channels stay; None for a network that
+            was not pruned and distilled by the search, as for the next two.
+        temperature: Distillation temperature; above 0.
+        kd_weight: Weight of the soft targets in the loss, 0 (labels only) to 1.
+        precision: `"fp32"`.
+    """
+
+    widths: Mapping[str, int]
+    criterion: str | None = None
+    temperature: float | None = None
+    kd_weight: float | None = None
+    precision: str = "fp32"
+
+
+@dataclass(frozen=True, slots=True)
+class OnnxModel:
+    """An exported network on disk.
+
+    Attributes:
+        path: The `.onnx` file, weights inside.
+        sha256: Of the file's bytes, hexadecimal.
+        size_bytes: Of the file.
+        opset: Version of the default operator set.
+        n_params: Parameters of the network; None where only the file is known.
+        macs: Multiply-accumulates for one sample; None where only the file is known.
+    """
+
+    path: Path
+    sha256: str
+    size_bytes: int
+    opset: int
+    n_params: int | None = None
+    macs: int | None = None
+
+    def verify(self) -> None:
+        """Check that the file is the one that was recorded.
+
+        Raises:
+            ConfigError: If it is missing or was changed.
+        """
+        if not self.path.is_file():
+            raise ConfigError(f"{self.path} is missing. Restore it, or search again.")
+        if hashlib.sha256(self.path.read_bytes()).hexdigest() != self.sha256:
+            raise ConfigError(
+                f"{self.path} was changed after it was recorded: its hash differs. Restore it, or "
+                "start another study with `--study NAME`."
+            )

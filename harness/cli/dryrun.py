@@ -1,0 +1,77 @@
+"""What `harness search --dry-run` prints."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from rich.table import Table
+
+from harness.units import format_latency, format_size, format_wall
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from harness_search.plan import Plan
+    from harness_search.settings import Settings
+
+
+def print_plan(console: Console, settings: Settings, plan: Plan) -> None:
+    """Print floor, groups, costs and the trials that the time affords."""
+    console.print(_latency_table(plan))
+    for budget, reachable in zip(settings.budgets, plan.reachable, strict=True):
+        word = "[green]within reach[/]" if reachable else "[red]below the floor: out of reach[/]"
+        console.print(f"budget {budget.describe()}: {word}")
+    console.print(_groups_table(plan))
+    console.print(_cost_table(plan))
+    if plan.trials is not None:
+        limit = (
+            f"{format_wall(settings.time_s)} affords" if settings.time_s else "--trials asks for"
+        )
+        console.print(f"\n{limit} about {plan.trials} trials; the first two are uniform and global "
+                      "pruning at the budget")  # fmt: skip
+
+
+def _latency_table(plan: Plan) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    statistic = plan.floor.budget["statistic"]
+    for title in ("measured", f"{statistic}, 95 % interval", "of dense", "size"):
+        table.add_column(title)
+    for name, phase in (("dense", "dense"), ("floor, one granule everywhere", "probe")):
+        figures = plan.floor.latency[phase]
+        value, low, high = figures[f"{statistic}_s"]
+        ratio = figures[f"ratio_{statistic}"]
+        table.add_row(
+            name,
+            f"{format_latency(value)} ({format_latency(low)} to {format_latency(high)})",
+            "100 %, by definition" if name == "dense"
+            else f"{ratio[0]:.1%} ({ratio[1]:.1%} to {ratio[2]:.1%})",
+            "" if name == "dense" else format_size(plan.floor.model["size_bytes"]),
+        )  # fmt: skip
+    return table
+
+
+def _groups_table(plan: Plan) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    for title in ("\nprunable group", "\nchannels", "\nmay keep"):
+        table.add_column(title)
+    for group in plan.groups:
+        allowed = plan.space.allowed[group.name]
+        kept = "all (excluded or too narrow)" if len(allowed) == 1 else _steps(allowed)
+        table.add_row(group.name, str(group.width), kept)
+    return table
+
+
+def _steps(allowed: tuple[int, ...]) -> str:
+    if len(allowed) < 4:
+        return ", ".join(map(str, allowed))
+    return f"{allowed[0]}, {allowed[1]}, ... {allowed[-1]}"
+
+
+def _cost_table(plan: Plan) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    for title in ("\nphase", "\nestimated"):
+        table.add_column(title)
+    for name, seconds in plan.seconds.items():
+        cost = "0 s (weights are in the cache)" if name == "teacher" and not seconds else None
+        table.add_row(name, cost or (format_wall(seconds) if seconds >= 10 else f"{seconds:.1f} s"))
+    return table

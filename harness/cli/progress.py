@@ -1,0 +1,125 @@
+"""Draws a running search: a live panel in a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import time
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Group
+from rich.live import Live
+from rich.markup import escape
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from harness.cli.console import stderr
+from harness.units import format_latency, format_wall
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from rich.console import Console, RenderableType
+
+    from harness_results.record import RunRecord
+
+
+class SearchProgress:
+    """Listens to a search and keeps what is shown of it.
+
+    Args:
+        console: Where to draw.
+    """
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._phase, self._done, self._total = "starting", 0, 0
+        self._trials = 0
+        self._best: RunRecord | None = None
+        self._limit: tuple[float | None, int | None] = (None, None)
+        self._began = time.monotonic()
+
+    def start(self, study: str, time_s: float | None, trials: int | None, elapsed_s: float) -> None:
+        """Show the study and from when its time runs."""
+        self._limit = (time_s, trials)
+        self._began = time.monotonic() - elapsed_s
+        resumed = f", resumed after {format_wall(elapsed_s)}" if elapsed_s else ""
+        self._console.print(f"[bold]study[/] {escape(study)}{resumed}")
+
+    def phase(self, text: str) -> None:
+        """Show what is being done; in a log, phases outside trials get a line each."""
+        self._phase, self._done, self._total = text, 0, 0
+        if not self._console.is_terminal and not text.startswith("trial "):
+            self._console.print(f"[dim]{escape(text)}[/]")
+
+    def advance(self, done: int, total: int) -> None:
+        """Show the bar of the current phase."""
+        self._done, self._total = done, total
+
+    def trial_done(self, record: RunRecord) -> None:
+        """Show a line for a trial, and keep the best."""
+        self._trials += 1
+        if record.feasible and record.accuracy:
+            best = self._best
+            if best is None or _accuracy(record) > _accuracy(best):
+                self._best = record
+        self._console.print(_trial_line(record))
+
+    def note(self, text: str) -> None:
+        """Show a line that stays."""
+        self._console.print(f"[dim]{escape(text)}[/]")
+
+    def __rich__(self) -> RenderableType:
+        """Return the live panel."""
+        time_s, trials = self._limit
+        parts = [f"{self._trials} trials done" + (f" of {trials}" if trials else "")]
+        if self._best is not None:
+            parts.append(f"best so far {_accuracy(self._best):.2%} at {_latency(self._best)}")
+        if time_s is not None:
+            left = time_s - (time.monotonic() - self._began)
+            parts.append(f"{format_wall(left)} left" if left > 0 else "finishing")
+        row = Table.grid(padding=(0, 1))
+        bar = ProgressBar(total=self._total or 1, completed=self._done, width=30)
+        row.add_row(Text(self._phase), bar if self._total else Text(""))
+        return Group(Text(" · ".join(parts), style="bold"), row)
+
+
+def _accuracy(record: RunRecord) -> float:
+    accuracy: float = record.accuracy["validation"]["accuracy"]
+    return accuracy
+
+
+def _latency(record: RunRecord) -> str:
+    figures: dict[str, Any] = record.figures() or {}
+    statistic = record.budget["statistic"]
+    latency, ratio = figures[f"{statistic}_s"], figures[f"ratio_{statistic}"]
+    half = (ratio[2] - ratio[1]) / 2
+    return f"{statistic} {format_latency(latency[0])}, {ratio[0]:.1%} ± {half:.1%} of dense"
+
+
+def _trial_line(record: RunRecord) -> str:
+    head = f"  trial {record.index:>3}  {record.role:<8}"
+    if record.status == "failed":
+        return f"{head} [red]failed[/]: {escape(record.reason or '')}"
+    if record.status != "complete":
+        return f"{head} [yellow]{record.status.replace('_', ' ')}[/]: {escape(record.reason or '')}"
+    verdict = "[green]within budget[/]" if record.feasible else "[yellow]over budget[/]"
+    score = record.accuracy["validation"]
+    flags = f"  [dim]{' '.join(record.flags)}[/]" if record.flags else ""
+    return (
+        f"{head} {score['accuracy']:.2%} of {score['n']} validation images  {_latency(record)}  "
+        f"{verdict}{flags}"
+    )
+
+
+@contextmanager
+def shown_progress() -> Iterator[SearchProgress]:
+    """Yield a listener that draws on stderr while the block runs."""
+    console = stderr()
+    progress = SearchProgress(console)
+    if not console.is_terminal:
+        yield progress
+        return
+    # Four redraws a second: enough for people, too little to disturb a timing on another core.
+    with Live(progress, console=console, refresh_per_second=4, transient=True):
+        yield progress

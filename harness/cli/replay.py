@@ -1,0 +1,39 @@
+"""`harness replay`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from harness.cli.console import reported, stdout
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    example = "Example: harness replay 20260131T120000Z-0a1b2c3d"
+    app.command("replay", epilog=example)(replay)
+
+
+def replay(
+    run_id: Annotated[
+        str, typer.Argument(metavar="RUN_ID", help="From a leaderboard or trials.csv.")
+    ],
+    results: Annotated[Path, typer.Option("--results", help="Results folder.")] = Path("results"),
+) -> None:
+    """Rebuild a recorded network from its pruning history and weights, and compare outputs."""
+    with reported():
+        from harness.units import format_count
+        from harness_search.replay import replay as run
+
+        found = run(results, run_id)
+        parity, console = found.parity, stdout()
+        console.print(
+            f"{run_id}: {found.record.role} of {found.record.study}, rebuilt with "
+            f"{format_count(found.macs)} MACs; largest difference to the recorded file "
+            f"{parity.max_error:.1e} of the largest output on {parity.n} samples, "
+            f"{parity.argmax_differs} classes differ"
+        )
+        console.print("[green]same outputs[/]" if found.same else "[red]not the same network[/]")
+        raise typer.Exit(0 if found.same else 1)

@@ -1,0 +1,218 @@
+"""The end of a search, for a person to read."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from rich.markup import escape
+from rich.panel import Panel
+from rich.table import Table
+
+from harness.measurement.flags import BLOCKING, NOTES
+from harness.units import format_count, format_latency, format_size, format_wall
+from harness_results.winner import winner_folder
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from harness_results.record import RunRecord
+    from harness_search.engine import BudgetResult, SearchResult
+    from harness_search.settings import Settings
+
+_ROLES = ("dense", "uniform", "global", "winner")
+_BAR = 24
+
+
+def print_summary(console: Console, settings: Settings, result: SearchResult) -> None:
+    """Print how a search ended, budget by budget, and where everything is."""
+    for one in result.budgets:
+        console.print()
+        console.print(_headline(one, result))
+        if one.finals:
+            console.print(_table(one))
+            _print_percentiles(console, one)
+        if one.winner is not None:
+            if not one.dense_wins:
+                console.print(_widths(one))
+            several = len(settings.budgets) > 1
+            where = winner_folder(result.folder, one.budget.text, several)
+            console.print(
+                f"winner  {escape(str(where))}/  (model.onnx, card.md, run.py, search.png)"
+            )
+            console.print(f"        harness replay {one.winner.run_id}{_results(settings)}")
+    _print_flags(console, result)
+    _print_time(console, settings, result)
+
+
+def _headline(one: BudgetResult, result: SearchResult) -> Panel:
+    if one.winner is not None:
+        return Panel(_won(one), title=one.budget.describe(), border_style="green", expand=False)
+    if one.below_floor:
+        text = (
+            "No network meets this budget: even the smallest one, "
+            f"one granule everywhere, takes {_latency(result.floor, 'probe')}"
+            f" ({format_size(result.floor.model['size_bytes'])}).\n"
+            "Relax the budget, lower the granule (`--set granule=8`), or start from a smaller "
+            "network."
+        )
+    else:
+        nearest = one.nearest
+        assert nearest is not None  # the floor at least was measured
+        phase = next(p for p in ("retimed", "probe") if p in nearest.latency)
+        text = (
+            f"No feasible network was found in {len(result.trials)} trials. The nearest took "
+            f"{_latency(nearest, phase)}"
+            + (f" with {_accuracy(nearest)} validation accuracy" if nearest.accuracy else "")
+            + f"; the floor takes {_latency(result.floor, 'probe')}.\nGive it more `--time`, or "
+            "relax the budget or what `--max-drop` and `--max-size` ask."
+        )
+    return Panel(text, title=one.budget.describe(), border_style="red", expand=False)
+
+
+def _won(one: BudgetResult) -> str:
+    winner, dense = one.winner, one.finals["dense"]
+    assert winner is not None
+    statistic = one.budget.statistic
+    if one.dense_wins:
+        return (
+            "Pruning isn't needed: the dense model is within this budget as it is.\n"
+            f"{_latency(winner, 'final')}, {_test(winner)}"
+        )
+    ratio = winner.latency["final"][f"ratio_{statistic}"]
+    change = winner.accuracy["test"]["accuracy"] - dense.accuracy["test"]["accuracy"]
+    spread = _spread(winner) + _spread(dense)
+    word = "not resolved" if abs(change) <= spread else ("better" if change > 0 else "worse")
+    return (
+        f"[bold green]{1 / ratio[0]:.2f}x faster[/] than the dense model "
+        f"({1 / ratio[2]:.2f}x to {1 / ratio[1]:.2f}x): {_latency(winner, 'final')}\n"
+        f"[bold]{_test(winner)}[/]\n"
+        f"{change * 100:+.2f} pt against the dense model: {word} with "
+        f"{winner.accuracy['test']['n']} test images"
+    )
+
+
+def _spread(record: RunRecord) -> float:
+    test = record.accuracy["test"]
+    return float(test["hi"] - test["lo"]) / 2
+
+
+def _table(one: BudgetResult) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    statistic = one.budget.statistic
+    for title in ("model", f"{statistic}, 95 % interval", "of dense", "test accuracy, 95 %",
+                  "validation", "MACs", "parameters", "size", "budget"):  # fmt: skip
+        table.add_column(title, no_wrap=True)
+    for role in _ROLES:
+        record = one.finals.get(role)
+        if record is None:
+            continue
+        figures, test = record.latency["final"], record.accuracy["test"]
+        latency, ratio = figures[f"{statistic}_s"], figures[f"ratio_{statistic}"]
+        table.add_row(
+            role,
+            f"{format_latency(latency[0])} \\[{_milli(latency[1])}, {_milli(latency[2])}]",
+            "100 %, by definition" if role == "dense"
+            else f"{ratio[0]:.1%} \\[{ratio[1]:.1%}, {ratio[2]:.1%}]",
+            f"{test['accuracy']:.2%} \\[{test['lo']:.2%}, {test['hi']:.2%}]",
+            _accuracy(record),
+            format_count(record.model["macs"]),
+            format_count(record.model["params"]),
+            format_size(record.model["size_bytes"]),
+            "[green]within[/]" if record.feasible else "[yellow]over[/]",
+            style="bold" if role == "winner" else "",
+        )  # fmt: skip
+    return table
+
+
+def _milli(seconds: float) -> str:
+    return format_latency(seconds).replace(" ", "\u00a0")
+
+
+def _print_percentiles(console: Console, one: BudgetResult) -> None:
+    record = one.winner or one.finals["dense"]
+    figures, machine = record.latency["final"], record.environment["machine"]
+    parts = [f"{name} {format_latency(figures[f'{name}_s'][0])}"
+             for name in ("p50", "p90", "p99") if figures[f"{name}_s"]]  # fmt: skip
+    raw = [f"{name} {format_latency(figures[f'{name}_raw_s'])}"
+           for name in ("p50", "p90", "p99") if figures[f"{name}_raw_s"]]  # fmt: skip
+    target = record.target
+    console.print(
+        f"\n{record.role}: {', '.join(parts)} undisturbed; {', '.join(raw)} raw; "
+        f"{figures['raw_within_budget']:.1%} of raw calls within budget"
+    )
+    console.print(
+        f"[dim]{figures['n_calls']} calls in {figures['n_processes']} fresh processes, "
+        f"{target['backend']} {target['backend_version']}, threads {target['threads']}, "
+        f"batch {target['batch']}, {record.candidate['precision']}, "
+        f"{escape(str(machine['cpu_model']))} with {machine['cpu_count']} cores[/]"
+    )
+
+
+def _widths(one: BudgetResult) -> Table:
+    winner, uniform = one.finals["winner"].candidate, one.finals.get("uniform")
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    for title in ("\ngroup", "\nchannels kept", "\nwinner", "\nuniform"):
+        table.add_column(title, no_wrap=True)
+    for name, dense in winner["dense_widths"].items():
+        kept = winner["widths"][name]
+        filled = round(_BAR * kept / dense)
+        table.add_row(
+            name,
+            f"[green]{'█' * filled}[/][dim]{'░' * (_BAR - filled)}[/]",
+            f"{kept} of {dense}",
+            str(uniform.candidate["widths"][name]) if uniform else "",
+        )
+    return table
+
+
+def _print_flags(console: Console, result: SearchResult) -> None:
+    finals = [record for one in result.budgets for record in one.finals.values()]
+    known = {**BLOCKING, **NOTES}
+    for flag in sorted({flag for record in finals for flag in record.flags}):
+        roles = sorted({record.role for record in finals if flag in record.flags})
+        style = "red" if flag in BLOCKING else "dim"
+        effect = "; not ranked" if flag in BLOCKING else ""
+        console.print(f"[{style}]{flag} ({', '.join(roles)}): {known[flag]}{effect}[/]")
+
+
+def _print_time(console: Console, settings: Settings, result: SearchResult) -> None:
+    phases: dict[str, float] = {}
+    for record in result.trials:
+        for name, seconds in record.timings_s.items():
+            phases[name] = phases.get(name, 0.0) + seconds
+    total = sum(phases.values())
+    parts = sorted(phases.items(), key=lambda item: -item[1])
+    where = ", ".join(f"{name} {seconds / total:.0%}" for name, seconds in parts) if total else ""
+    done = sum(record.status == "complete" for record in result.trials)
+    console.print(
+        f"\n{len(result.trials)} trials, {done} trained, {format_wall(result.elapsed_s)} in all"
+        + (f", {format_wall(result.teacher_s)} on the dense model" if result.teacher_s > 1 else "")
+        + (f". Trials: {where}" if where else "")
+    )
+    console.print(
+        f"[dim]harness leaderboard {escape(str(settings.results / 'leaderboard.csv'))}[/]"
+    )
+
+
+def _latency(record: RunRecord, phase: str) -> str:
+    figures: dict[str, Any] = record.latency[phase]
+    statistic = record.budget["statistic"]
+    value, low, high = figures[f"{statistic}_s"]
+    ratio = figures[f"ratio_{statistic}"]
+    return (
+        f"{statistic} {format_latency(value)} ({format_latency(low)} to {format_latency(high)}), "
+        f"{ratio[0]:.1%} of dense ({ratio[1]:.1%} to {ratio[2]:.1%})"
+    )
+
+
+def _accuracy(record: RunRecord) -> str:
+    return f"{record.accuracy['validation']['accuracy']:.2%}"
+
+
+def _test(record: RunRecord) -> str:
+    test = record.accuracy["test"]
+    return f"{test['accuracy']:.2%} test accuracy ({test['lo']:.2%} to {test['hi']:.2%})"
+
+
+def _results(settings: Settings) -> str:
+    return "" if str(settings.results) == "results" else f" --results {settings.results}"

@@ -1,0 +1,1 @@
+"""Compression steps; each is a function from a network to a new, smaller one."""

@@ -1,0 +1,64 @@
+"""The error tree.
+
+HarnessError
+├── ConfigError          usage or bad input; also a ValueError          exit 2
+│   └── BackendUnavailable   the target can't be used here, with the remedy
+├── StudyLocked          another process works on the same study        exit 75
+├── TaskError            a model or data set can't be used              exit 5
+├── ExportError          torch -> ONNX failed                           exit 5
+├── MeasurementError     a latency can't be computed                    exit 5
+├── ResultsError         the results folder can't be written (disk)     exit 5
+└── BackendError         a runtime failed                               exit 5
+    └── DeviceLost       the process or board that timed went away
+"""
+
+from __future__ import annotations
+
+
+class HarnessError(Exception):
+    """Base of every error that this project raises on purpose.
+
+    The message says what was expected, what was received and what to do.
+    """
+
+    exit_code = 5
+
+
+class ConfigError(HarnessError, ValueError):
+    """Usage or input that the user can mend."""
+
+    exit_code = 2
+
+
+class BackendUnavailable(ConfigError):
+    """A target or its runtime can't be used on this machine; the message has the remedy."""
+
+
+class StudyLocked(HarnessError):
+    """Another process holds the study."""
+
+    exit_code = 75
+
+
+class TaskError(HarnessError):
+    """A task's model or data can't be used."""
+
+
+class ExportError(HarnessError):
+    """The network could not be exported to ONNX, or the export is not what was asked."""
+
+
+class MeasurementError(HarnessError):
+    """Too little or unusable data for the figure asked."""
+
+
+class ResultsError(HarnessError):
+    """A result could not be written."""
+
+
+class BackendError(HarnessError):
+    """A runtime refused or failed."""
+
+
+class DeviceLost(BackendError):
+    """The process or board that was timing went away."""

@@ -1,0 +1,196 @@
+"""torch -> ONNX, and the gate that the file computes what the network computes."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+import warnings
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import onnx
+import torch
+
+from harness.candidate import OnnxModel
+from harness.errors import ConfigError, ExportError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+    from torch import nn
+
+OPSET = 17
+"""TensorRT 8.6 takes no newer one, and the TorchScript exporter writes exactly what is asked."""
+INPUT, OUTPUT = "input", "logits"
+FP32_TOLERANCE = 1e-4
+"""Largest difference between torch and the file, relative to the largest output."""
+
+
+def export_onnx(model: nn.Module, example: torch.Tensor, path: Path) -> OnnxModel:
+    """Write `model` to `path` as ONNX, weights inside; atomically.
+
+    Args:
+        model: The network; it is put into evaluation mode.
+        example: One batch, as the target runs it; its shape is fixed in the file.
+        path: Where the file goes.
+
+    Raises:
+        ExportError: If the exporter fails, or writes another opset than asked.
+    """
+    # Contiguous strides: a channels-last trained network must not export transposes.
+    model.eval().to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+    buffer = io.BytesIO()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the exporter announces its own deprecation
+        try:
+            torch.onnx.export(
+                model,
+                (example.contiguous(),),
+                buffer,  # type: ignore[arg-type]  # torch documents a file object
+                input_names=[INPUT], output_names=[OUTPUT], opset_version=OPSET, dynamo=False,
+            )  # fmt: skip
+        except Exception as exc:  # the exporter raises what it likes
+            raise ExportError(f"torch could not export the network to ONNX: {exc}") from exc
+    data = buffer.getvalue()
+    opset = opset_of(onnx.load_model_from_string(data))
+    if opset != OPSET:
+        raise ExportError(f"Asked the exporter for opset {OPSET}, received {opset}.")
+    temporary = path.with_name(path.name + ".tmp")
+    temporary.write_bytes(data)
+    os.replace(temporary, path)
+    return OnnxModel(
+        path=path,
+        sha256=hashlib.sha256(data).hexdigest(),
+        size_bytes=len(data),
+        opset=opset,
+        n_params=sum(parameter.numel() for parameter in model.parameters()),
+        macs=count_macs(model, example[:1]),
+    )
+
+
+def opset_of(proto: onnx.ModelProto) -> int:
+    """Return the version of the default operator set."""
+    return next((entry.version for entry in proto.opset_import if not entry.domain), 0)
+
+
+def layer_macs(model: nn.Module, example: torch.Tensor) -> dict[str, int]:
+    """Return multiply-accumulates per convolution and linear layer, by module name.
+
+    Args:
+        model: The network, in evaluation mode.
+        example: One sample, `[1, ...]`.
+    """
+    macs: dict[str, int] = {}
+    hooks = []
+
+    def watch(name: str, layer: nn.Module) -> None:
+        def count(_: nn.Module, __: Any, output: torch.Tensor) -> None:
+            weight = layer.weight
+            assert isinstance(weight, torch.Tensor)
+            # Each output element takes one product per weight of its output channel.
+            macs[name] = macs.get(name, 0) + output.numel() * weight[0].numel()
+
+        hooks.append(layer.register_forward_hook(count))
+
+    kinds = (torch.nn.Conv1d, torch.nn.Conv2d, torch.nn.Conv3d, torch.nn.Linear)
+    for name, layer in model.named_modules():
+        if isinstance(layer, kinds):
+            watch(name, layer)
+    try:
+        with torch.inference_mode():
+            model(example)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return macs
+
+
+def count_macs(model: nn.Module, example: torch.Tensor) -> int:
+    """Return multiply-accumulates of all convolution and linear layers for one sample."""
+    return sum(layer_macs(model, example).values())
+
+
+@dataclass(frozen=True, slots=True)
+class Parity:
+    """How far a file's outputs are from the network's.
+
+    Attributes:
+        max_error: Largest absolute difference over the largest absolute output.
+        argmax_differs: Samples whose class differs although its lead exceeds the tolerance.
+        n: Samples compared.
+    """
+
+    max_error: float
+    argmax_differs: int
+    n: int
+
+    @property
+    def passed(self) -> bool:
+        """Whether an fp32 file computes what the network computes."""
+        return self.max_error <= FP32_TOLERANCE and self.argmax_differs == 0
+
+
+def check_parity(expected: NDArray[np.floating[Any]], got: NDArray[np.floating[Any]]) -> Parity:
+    """Compare outputs `[N, classes]` of the network and of its file."""
+    if expected.shape != got.shape or not np.isfinite(got).all():
+        return Parity(float("inf"), len(expected), len(expected))
+    scale = float(np.abs(expected).max()) or 1.0
+    top = np.sort(expected, axis=1)[:, -2:]
+    leads = top[:, 1] - top[:, 0] > FP32_TOLERANCE * scale
+    differs = expected.argmax(1) != got.argmax(1)
+    error = float(np.abs(expected - got).max()) / scale
+    return Parity(error, int((differs & leads).sum()), len(expected))
+
+
+def read_onnx(path: Path) -> tuple[OnnxModel, list[tuple[str, str, tuple[int, ...]]]]:
+    """Check a user's ONNX file and return it with its inputs as (name, dtype, shape).
+
+    Raises:
+        ConfigError: If it is missing, no ONNX file, truncated, lacks its external data, or takes
+            inputs of a dynamic shape or of strings.
+    """
+    if not path.is_file():
+        raise ConfigError(f"No such file: {path}. Expected an ONNX model.")
+    data = path.read_bytes()
+    try:
+        proto = onnx.load_model_from_string(data)
+        if not proto.graph.node:
+            raise ValueError("the graph has no nodes")
+    except Exception as exc:  # protobuf's errors have no common base
+        raise ConfigError(
+            f"{path} is not a whole ONNX file ({exc}). It may be truncated: export it again."
+        ) from exc
+    external = sorted(
+        {e.value for t in proto.graph.initializer for e in t.external_data if e.key == "location"}
+    )
+    if external:
+        missing = [name for name in external if not (path.parent / name).is_file()]
+        state = f"and {', '.join(missing)} is missing" if missing else "which is not supported yet"
+        raise ConfigError(
+            f"{path} keeps its weights in external data ({', '.join(external)}), {state}. "
+            "Export it as one file, weights inside."
+        )
+    initializers = {tensor.name for tensor in proto.graph.initializer}
+    inputs = [_input_spec(path, v) for v in proto.graph.input if v.name not in initializers]
+    model = OnnxModel(path, hashlib.sha256(data).hexdigest(), len(data), opset_of(proto))
+    return model, inputs
+
+
+def _input_spec(path: Path, value: onnx.ValueInfoProto) -> tuple[str, str, tuple[int, ...]]:
+    tensor = value.type.tensor_type
+    shape = tuple(d.dim_value if d.HasField("dim_value") else 0 for d in tensor.shape.dim)
+    if not value.type.HasField("tensor_type") or tensor.elem_type == onnx.TensorProto.STRING:
+        raise ConfigError(
+            f"{path}: input {value.name!r} is not a tensor of numbers. Only those can be timed."
+        )
+    if not tensor.HasField("shape") or any(size < 1 for size in shape):
+        shown = [d.dim_param or d.dim_value or "?" for d in tensor.shape.dim]
+        raise ConfigError(
+            f"{path}: input {value.name!r} has the dynamic shape {shown}. Expected fixed sizes: a "
+            "latency holds for one shape. Export the model with a fixed shape."
+        )
+    dtype = onnx.helper.tensor_dtype_to_np_dtype(tensor.elem_type)
+    return value.name, str(np.dtype(dtype)), shape

@@ -1,0 +1,1 @@
+"""How a latency becomes trustworthy: rounds, statistics, flags, environment, host lock."""

@@ -1,0 +1,72 @@
+"""One lock per host: training and scoring share it, timing takes it alone, writers first.
+
+Two files, both locked with flock so that the kernel frees them on any death: whoever wants the
+lock passes the gate first, and timing waits for the sharers to leave while it holds the gate, so
+no newcomer overtakes it.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import tempfile
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+class HostLock:
+    """The lock of this host, shared by every user and process on it.
+
+    Args:
+        folder: Where the two lock files lie; the temporary folder unless given.
+    """
+
+    def __init__(self, folder: Path | None = None) -> None:
+        base = folder if folder is not None else Path(tempfile.gettempdir())
+        self._gate = _open_shared(base / "latency-harness.gate")
+        self._lock = _open_shared(base / "latency-harness.lock")
+
+    @contextmanager
+    def shared(self) -> Iterator[None]:
+        """Hold the lock together with others: for training and scoring."""
+        self._enter(fcntl.LOCK_SH)
+        try:
+            yield
+        finally:
+            fcntl.flock(self._lock, fcntl.LOCK_UN)
+
+    def breathe(self) -> None:
+        """Let a waiting timing pass; call it between batches, inside `shared`."""
+        fcntl.flock(self._lock, fcntl.LOCK_UN)
+        self._enter(fcntl.LOCK_SH)
+
+    @contextmanager
+    def exclusive(self) -> Iterator[None]:
+        """Hold the lock alone: for timing."""
+        self._enter(fcntl.LOCK_EX)
+        try:
+            yield
+        finally:
+            fcntl.flock(self._lock, fcntl.LOCK_UN)
+
+    def _enter(self, mode: int) -> None:
+        fcntl.flock(self._gate, fcntl.LOCK_EX)
+        try:
+            fcntl.flock(self._lock, mode)
+        finally:
+            fcntl.flock(self._gate, fcntl.LOCK_UN)
+
+
+def _open_shared(path: Path) -> int:
+    """Open a lock file that every user of the host can lock."""
+    try:
+        # O_CREAT on another user's file in a sticky folder is refused by some kernels.
+        return os.open(path, os.O_RDWR | os.O_NOFOLLOW)
+    except FileNotFoundError:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
+        os.fchmod(descriptor, 0o666)
+        return descriptor

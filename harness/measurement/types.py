@@ -1,0 +1,193 @@
+"""What a measurement is made of: samples, estimates, statistics, flags."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+
+from harness.errors import MeasurementError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from contextlib import AbstractContextManager
+
+    from numpy.typing import NDArray
+
+    from harness.budget import Budget
+    from harness.candidate import OnnxModel
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """Consecutive calls of one model.
+
+    Attributes:
+        wall_ns: Wall time per call, int64 `[calls]`, nanoseconds.
+        cpu_ns: CPU time per call of the timing thread (of the process where the runtime has
+            several threads), int64 `[calls]`, nanoseconds.
+        nivcsw: Involuntary context switches during each call, int64 `[calls]`.
+    """
+
+    wall_ns: NDArray[np.int64]
+    cpu_ns: NDArray[np.int64]
+    nivcsw: NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class LatencySample:
+    """All calls of one model in one process, in rounds; nothing is ever deleted from it.
+
+    Attributes:
+        wall_ns: int64 `[rounds, calls]`; likewise `cpu_ns` and `nivcsw`, as in `Block`.
+    """
+
+    wall_ns: NDArray[np.int64]
+    cpu_ns: NDArray[np.int64]
+    nivcsw: NDArray[np.int64]
+
+    @classmethod
+    def from_blocks(cls, blocks: Sequence[Block]) -> LatencySample:
+        """Stack blocks of equal length, one a round."""
+        return cls(
+            np.stack([b.wall_ns for b in blocks]),
+            np.stack([b.cpu_ns for b in blocks]),
+            np.stack([b.nivcsw for b in blocks]),
+        )
+
+    def raw_s(self) -> NDArray[np.float64]:
+        """Return wall times in seconds, float64 `[rounds, calls - 1]`.
+
+        The first call of each block pays for switching models (up to 20 %) and is left out.
+        """
+        return np.asarray(self.wall_ns[:, 1:] * 1e-9, dtype=np.float64)
+
+    def preempted(self) -> NDArray[np.bool_]:
+        """Return which of the calls in `raw_s` another process interrupted."""
+        return self.nivcsw[:, 1:] > 0
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """A value with its 95 % interval."""
+
+    value: float
+    lo: float
+    hi: float
+
+    @property
+    def half_width(self) -> float:
+        """Half the interval's width, relative to the value."""
+        return (self.hi - self.lo) / (2 * self.value)
+
+
+@dataclass(frozen=True, slots=True)
+class LatencyStats:
+    """One model's latency figures; seconds, ratios to the interleaved dense model.
+
+    Attributes:
+        p50: Clean median, per call; None where it can't be had, as everywhere below.
+        p90: Clean 90th percentile.
+        p99: Clean 99th percentile; needs 662 calls.
+        p50_raw_s: Percentiles over all calls, preempted ones too; likewise p90 and p99.
+        min_s: Fastest call.
+        ratio_p50: This model's p50 over the reference's, paired; likewise `ratio_p90`.
+        n_calls: Calls timed; `n_clean` of them were not preempted.
+        n_rounds: Rounds over all processes.
+        n_processes: Fresh processes.
+        contended: Fraction of calls that were preempted.
+        session_create_s: Median time to create the runtime's session.
+        first_inference_s: Median time of the first call after that.
+    """
+
+    p50: Estimate
+    p90: Estimate | None
+    p99: Estimate | None
+    p50_raw_s: float
+    p90_raw_s: float
+    p99_raw_s: float | None
+    min_s: float
+    ratio_p50: Estimate | None
+    ratio_p90: Estimate | None
+    n_calls: int
+    n_clean: int
+    n_rounds: int
+    n_processes: int
+    contended: float
+    session_create_s: float
+    first_inference_s: float
+
+    def latency(self, statistic: str) -> Estimate:
+        """Return the latency of `"p50"` or `"p90"`, seconds."""
+        return _present(self.p50 if statistic == "p50" else self.p90, statistic)
+
+    def ratio(self, statistic: str) -> Estimate:
+        """Return the ratio of `"p50"` or `"p90"` to the reference's."""
+        estimate = self.ratio_p50 if statistic == "p50" else self.ratio_p90
+        return _present(estimate, f"ratio of {statistic}")
+
+    def judged(self, budget: Budget) -> Estimate:
+        """Return the estimate that `budget` bounds."""
+        if budget.kind == "share":
+            return self.ratio(budget.statistic)
+        return self.latency(budget.statistic)
+
+
+def _present(estimate: Estimate | None, name: str) -> Estimate:
+    if estimate is None:
+        raise MeasurementError(f"The measurement holds no {name}: too few calls were timed.")
+    return estimate
+
+
+@dataclass(frozen=True, slots=True)
+class Measurement:
+    """What was measured of one model.
+
+    Attributes:
+        stats: The figures.
+        flags: Blocking flags and notes, as in `flags`.
+        samples: Raw calls, one entry per process.
+        environment: Facts about the machine and runtime, before and after.
+    """
+
+    stats: LatencyStats
+    flags: tuple[str, ...]
+    samples: tuple[LatencySample, ...] = field(repr=False)
+    environment: Mapping[str, Any] = field(repr=False)
+
+
+class TimedSession(Protocol):
+    """A model loaded in a worker; what the engine needs of it."""
+
+    @property
+    def session_create_s(self) -> float:
+        """Seconds to create the runtime's session."""
+
+    @property
+    def first_inference_s(self) -> float:
+        """Seconds of the first call."""
+
+
+class TimingWorker(Protocol):
+    """A process that loads models and owns the clock; what the engine needs of it."""
+
+    @property
+    def facts(self) -> Mapping[str, Any]:
+        """`runtime_version`, and more that the process says of itself."""
+
+    def load(self, model: OnnxModel, inputs: Mapping[str, NDArray[Any]]) -> TimedSession:
+        """Load a model and run it once on `inputs`, which timing will use."""
+
+    def time(self, schedule: Sequence[tuple[TimedSession, int]]) -> list[Block]:
+        """Time `n` calls of each session in turn; one block per entry."""
+
+    def state(self) -> dict[str, Any]:
+        """Return the machine's state: governor, frequency limits, throttle and steal counts."""
+
+
+class OpenWorker(Protocol):
+    """Start a fresh timing process."""
+
+    def __call__(self) -> AbstractContextManager[TimingWorker]:
+        """Return the process, as a context manager that ends it."""

@@ -1,0 +1,97 @@
+"""Quantities at the edges: text with a unit in, text with a unit out; SI inside."""
+
+from __future__ import annotations
+
+import math
+import re
+
+from harness.errors import ConfigError
+
+_DURATIONS_S = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0}
+_WALL_S = {"s": 1.0, "sec": 1.0, "min": 60.0, "m": 60.0, "h": 3600.0}
+_SIZES_BYTES = {"B": 1.0, "kB": 1e3, "KB": 1e3, "MB": 1e6, "GB": 1e9, "KiB": 2**10, "MiB": 2**20}
+_QUANTITY = re.compile(r"^\s*([+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)\s*([^\d\s]*)\s*$")
+
+
+def split_quantity(text: str) -> tuple[float, str] | None:
+    """Split `"10 ms"` into `(10.0, "ms")`; None where there is no finite number."""
+    match = _QUANTITY.match(text)
+    if match is None:
+        return None
+    value = float(match.group(1))
+    return (value, match.group(2)) if math.isfinite(value) else None
+
+
+def _positive(text: str, units: dict[str, float], option: str, example: str) -> float:
+    parts = split_quantity(text)
+    if parts is None or parts[1] not in units:
+        hint = "Add a unit." if parts is not None and not parts[1] else "Give a number and a unit."
+        raise ConfigError(f"`{option}` must be {example}. Received: {text!r}. {hint}")
+    if parts[0] <= 0:
+        raise ConfigError(f"`{option}` must be above zero. Received: {text!r}.")
+    return parts[0] * units[parts[1]]
+
+
+def parse_latency_s(text: str, option: str = "--budget") -> float:
+    """Return seconds from a duration such as `"10ms"` or `"800us"`."""
+    return _positive(text, _DURATIONS_S, option, "a duration such as '10ms' or '800us'")
+
+
+def parse_wall_s(text: str, option: str = "--time") -> float:
+    """Return seconds from a wall time such as `"3min"`, `"90s"` or `"2h"`."""
+    return _positive(text, _WALL_S, option, "a time such as '3min', '90s' or '2h'")
+
+
+def parse_size_bytes(text: str, option: str = "--max-size") -> int:
+    """Return bytes from a size such as `"2MB"` (decimal) or `"2MiB"` (binary)."""
+    return int(_positive(text, _SIZES_BYTES, option, "a size such as '2MB' or '800KiB'"))
+
+
+def parse_points(text: str, option: str = "--max-drop") -> float:
+    """Return a fraction of accuracy from percentage points: `"1pt"` is 0.01."""
+    points = _positive(text, {"pt": 0.01, "pts": 0.01}, option, "percentage points such as '1pt'")
+    if points >= 1:
+        raise ConfigError(f"`{option}` must be below 100pt. Received: {text!r}.")
+    return points
+
+
+def format_latency(seconds: float) -> str:
+    """Return a latency with three significant digits: `"0.538 ms"`, `"83.1 µs"`."""
+    if seconds < 1e-4:
+        return f"{_digits(seconds * 1e6)} µs"
+    if seconds < 1:
+        return f"{_digits(seconds * 1e3)} ms"
+    return f"{_digits(seconds)} s"
+
+
+def format_wall(seconds: float) -> str:
+    """Return a wall time for people: `"4 s"`, `"2 min 05 s"`, `"1 h 02 min"`."""
+    whole = max(0, round(seconds))
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+
+
+def format_size(n_bytes: float) -> str:
+    """Return a decimal size: `"1.52 MB"`, `"640 kB"`."""
+    if n_bytes >= 1e6:
+        return f"{_digits(n_bytes / 1e6)} MB"
+    return f"{_digits(n_bytes / 1e3)} kB"
+
+
+def format_count(count: float) -> str:
+    """Return a count with a metric prefix: `"62.1 M"`, `"890 k"`."""
+    for limit, suffix in ((1e9, " G"), (1e6, " M"), (1e3, " k")):
+        if count >= limit:
+            return f"{_digits(count / limit)}{suffix}"
+    return f"{count:.0f}"
+
+
+def _digits(value: float) -> str:
+    if value >= 100:
+        return f"{value:.0f}"
+    if value >= 10:
+        return f"{value:.1f}"
+    return f"{value:.2f}" if value >= 1 else f"{value:.3f}"

@@ -1,0 +1,154 @@
+"""The leaderboard: finals only, ranked, a pure function of the records."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from harness.measurement.flags import is_blocked
+from harness_results.csvfile import read_csv, to_csv
+from harness_results.files import locked, write_atomic
+from harness_results.record import SCHEMA
+from harness_results.store import all_records
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+    from pathlib import Path
+
+    from harness_results.record import RunRecord
+
+COLUMNS = (
+    "schema", "rank", "run_id", "study", "role", "task", "data_sha256", "metric", "target",
+    "backend", "backend_version", "scenario", "threads", "batch", "precision", "fingerprint",
+    "budget", "statistic", "feasible", "latency_ms", "latency_lo_ms", "latency_hi_ms",
+    "p50_raw_ms", "p90_raw_ms", "p99_raw_ms", "ratio_ref", "ratio_lo", "ratio_hi", "n_calls",
+    "n_processes", "contended_pct", "val_acc", "test_acc", "test_acc_lo", "test_acc_hi", "n_test",
+    "parity_err", "macs", "params", "size_bytes", "peak_mem_bytes", "energy_mj", "granule", "seed",
+    "search_trials", "search_s", "gpu_hours", "flags", "onnx_sha256", "commit", "dirty", "date_utc",
+)  # fmt: skip
+"""In this order; README.md beside this package is their dictionary."""
+FILE = "leaderboard.csv"
+_GROUP = (
+    "task", "data_sha256", "metric", "fingerprint", "scenario", "budget", "statistic",
+)  # fmt: skip
+"""Rows that may be ranked against each other; the fingerprint covers all target options."""
+
+
+def rebuild(results: Path) -> list[dict[str, Any]]:
+    """Write `<results>/leaderboard.csv` from all records and return its rows.
+
+    Raises:
+        ConfigError: If a record is corrupt; the old table then stays as it was.
+    """
+    with locked(results / ".leaderboard.lock", wait=True):
+        rows = ranked([row(r) for _, r in all_records(results) if r.kind == "final"])
+        write_atomic(results / FILE, to_csv(COLUMNS, rows))
+    return rows
+
+
+def read(path: Path) -> list[dict[str, str]]:
+    """Return the rows of a leaderboard file.
+
+    Raises:
+        ConfigError: If it is missing or corrupt.
+    """
+    return read_csv(path, COLUMNS)
+
+
+def row(record: RunRecord) -> dict[str, Any]:
+    """Return a final's row, not yet ranked."""
+    statistic = record.budget["statistic"]
+    figures = record.latency["final"]
+    latency, ratio = figures[f"{statistic}_s"], figures[f"ratio_{statistic}"]
+    test = record.accuracy.get("test", {})
+    milli = _scaled(latency, 1e3)
+    return {
+        "schema": SCHEMA,
+        "rank": None,
+        "run_id": record.run_id,
+        "study": record.study,
+        "role": record.role,
+        "task": record.task["name"],
+        "data_sha256": record.task["data_sha256"],
+        "metric": record.task["metric"],
+        "target": record.target["name"],
+        "backend": record.target["backend"],
+        "backend_version": record.target["backend_version"],
+        "scenario": record.target["scenario"],
+        "threads": record.target["threads"],
+        "batch": record.target["batch"],
+        "precision": record.candidate["precision"],
+        "fingerprint": record.environment["fingerprint"],
+        "budget": record.budget["text"],
+        "statistic": statistic,
+        "feasible": record.feasible,
+        "latency_ms": milli[0],
+        "latency_lo_ms": milli[1],
+        "latency_hi_ms": milli[2],
+        "p50_raw_ms": figures["p50_raw_s"] * 1e3,
+        "p90_raw_ms": figures["p90_raw_s"] * 1e3,
+        "p99_raw_ms": None if figures["p99_raw_s"] is None else figures["p99_raw_s"] * 1e3,
+        "ratio_ref": _scaled(ratio)[0],
+        "ratio_lo": _scaled(ratio)[1],
+        "ratio_hi": _scaled(ratio)[2],
+        "n_calls": figures["n_calls"],
+        "n_processes": figures["n_processes"],
+        "contended_pct": figures["contended"] * 100,
+        "val_acc": record.accuracy.get("validation", {}).get("accuracy"),
+        "test_acc": test.get("accuracy"),
+        "test_acc_lo": test.get("lo"),
+        "test_acc_hi": test.get("hi"),
+        "n_test": test.get("n"),
+        "parity_err": None if record.parity is None else record.parity["max_error"],
+        "macs": record.model["macs"],
+        "params": record.model["params"],
+        "size_bytes": record.model["size_bytes"],
+        "peak_mem_bytes": figures["peak_mem_bytes"],
+        "energy_mj": None if figures["energy_j"] is None else figures["energy_j"] * 1e3,
+        "granule": record.target["granule"],
+        "seed": record.search["seed"],
+        "search_trials": record.search["trials"],
+        "search_s": record.search["elapsed_s"],
+        "gpu_hours": None,
+        "flags": " ".join(record.flags),
+        "onnx_sha256": record.model["sha256"],
+        "commit": record.git["commit"],
+        "dirty": record.git["dirty"],
+        "date_utc": record.date_utc,
+    }
+
+
+def ranked(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return rows with their ranks, in an order that diffs well.
+
+    Within a group, among feasible rows without a blocking flag, the rank is 1 plus the number of
+    rows whose lower bound of test accuracy exceeds this row's upper bound: rows that can't be told
+    apart share a rank.
+    """
+    result = []
+    for own in rows:
+        rivals = [r for r in rows if all(r[key] == own[key] for key in _GROUP) and _rankable(r)]
+        rank = (
+            1 + sum(r["test_acc_lo"] > own["test_acc_hi"] for r in rivals)
+            if _rankable(own)
+            else None
+        )
+        result.append({**own, "rank": rank})
+
+    def order(entry: dict[str, Any]) -> tuple[Any, ...]:
+        group = tuple(str(entry[key]) for key in _GROUP)
+        accuracy = entry["test_acc"] if entry["test_acc"] is not None else -1.0
+        return (group, entry["rank"] is None, entry["rank"] or 0, -accuracy, entry["run_id"])
+
+    return sorted(result, key=order)
+
+
+def _rankable(entry: dict[str, Any]) -> bool:
+    return bool(
+        entry["feasible"]
+        and entry["test_acc"] is not None
+        and not is_blocked(entry["flags"].split())
+    )
+
+
+def _scaled(triple: Iterable[float] | None, factor: float = 1.0) -> list[float | None]:
+    return [None, None, None] if triple is None else [value * factor for value in triple]

@@ -1,0 +1,84 @@
+"""A picture of a search: accuracy against latency, the budget, dense, controls, winner."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.ticker import PercentFormatter
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+    from matplotlib.axes import Axes
+
+    from harness_results.record import RunRecord
+
+_STYLE = {
+    "dense": ("s", "#444444"),
+    "uniform": ("^", "#0072b2"),
+    "global": ("D", "#009e73"),
+    "winner": ("*", "#d55e00"),
+}
+"""Marker and colour by role; Okabe & Ito's palette, distinct for colour-blind readers."""
+
+
+def draw_search(path: Path, records: Sequence[RunRecord], finals: Mapping[str, RunRecord]) -> None:
+    """Draw a study under one budget as a PNG.
+
+    Args:
+        path: Where the file goes.
+        records: All records of the study; its trained trials are the dots.
+        finals: The budget's finals by role.
+    """
+    budget = next(iter(finals.values())).budget
+    share = budget["kind"] == "share"
+    figure = Figure(figsize=(8, 5), dpi=150, layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    _trials(axes, records, budget, share)
+    for role, record in finals.items():
+        _final(axes, role, record, share)
+    axes.axvline(budget["value"] * (1 if share else 1e3), color="#cc79a7", linestyle="--",
+                 label=f"budget {budget['text']}")  # fmt: skip
+    axes.set_xlim(left=0)
+    statistic = budget["statistic"]
+    axes.set_xlabel(f"{statistic} as a share of the dense model's" if share else f"{statistic}, ms")
+    axes.set_ylabel("accuracy")
+    axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=1))
+    if share:
+        axes.xaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+    record = next(iter(finals.values()))
+    axes.set_title(f"{record.task['name']} on {record.target['name']}, budget {budget['text']}")
+    axes.grid(alpha=0.25)
+    figure.legend(loc="outside lower center", ncols=3, fontsize=8)
+    figure.savefig(path)
+
+
+def _latency(figures: Mapping[str, Any], budget: Mapping[str, Any], share: bool) -> list[float]:
+    statistic = budget["statistic"]
+    triple = figures[f"ratio_{statistic}"] if share else figures[f"{statistic}_s"]
+    return [value * (1 if share else 1e3) for value in triple]
+
+
+def _trials(
+    axes: Axes, records: Sequence[RunRecord], budget: Mapping[str, Any], share: bool
+) -> None:
+    done = [r for r in records if r.kind == "trial" and r.status == "complete"]
+    xs = [_latency(r.latency["retimed"], budget, share)[0] for r in done]
+    ys = [r.accuracy["validation"]["accuracy"] for r in done]
+    axes.scatter(xs, ys, s=18, color="#999999", label="trials (validation split)", zorder=2)
+
+
+def _final(axes: Axes, role: str, record: RunRecord, share: bool) -> None:
+    marker, colour = _STYLE[role]
+    x = _latency(record.latency["final"], record.budget, share)
+    test = record.accuracy["test"]
+    y = [test["accuracy"], test["lo"], test["hi"]]
+    axes.errorbar(
+        [x[0]], [y[0]], xerr=[[x[0] - x[1]], [x[2] - x[0]]], yerr=[[y[0] - y[1]], [y[2] - y[0]]],
+        fmt=marker, color=colour, markersize=14 if role == "winner" else 8, capsize=3,
+        label=f"{role} (test split, 95 % interval)", zorder=4 if role == "winner" else 3,
+    )  # fmt: skip

@@ -1,0 +1,181 @@
+"""One immutable record per trial and per final: everything that a row is made from."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass, fields
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from harness.errors import ConfigError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from harness.measurement.types import Estimate, Measurement
+
+SCHEMA = 1
+
+
+@dataclass(frozen=True, slots=True)
+class RunRecord:
+    """What was done and measured for one candidate; SI units, None is unknown.
+
+    Attributes:
+        schema: Version of this layout.
+        run_id: UTC time and eight digits of the content's hash.
+        study: Name of the study.
+        kind: `"trial"`, `"final"` or `"floor"`.
+        role: `"dense"`, `"uniform"`, `"global"`, `"searched"`, `"winner"` or `"floor"`.
+        index: The trial's number in its study; for a final, of the trial that it finishes.
+        status: `"complete"`, `"over_budget"`, `"over_size"` or `"failed"`.
+        reason: Why it is not complete.
+        feasible: Whether the latest measurement meets the budget; None where none was made.
+        task: `name`, `metric`, `data_sha256`.
+        target: Options of the target and the backend's version.
+        budget: `text`, `kind`, `value`, `statistic`.
+        suggestion: Parameters as the sampler gave them; None for controls.
+        candidate: `widths`, `dense_widths`, `ratios` (realised), `criterion`, `temperature`,
+            `kd_weight`, `precision`.
+        pruning: Channels removed per group; None for the dense model.
+        probes: Every architecture that was timed untrained on the way: `widths`, `ratio` to the
+            dense model `[value, low, high]`, `feasible`.
+        latency: Figures by phase: `probe` (before training), `retimed` (after), `final`.
+        accuracy: Scores by split: `validation`, `test`.
+        parity: Largest relative error, samples whose class differs, samples compared.
+        model: `onnx` and `weights` (paths in the study's folder; None where only the latency of
+            the untrained network was wanted), `sha256`, `size_bytes`,
+            `opset`, `params`, `macs`.
+        training: `epochs`, `lr`, `batch`, `bfloat16`, `seed`; None where nothing was trained.
+        flags: Of the latest measurement.
+        search: `seed`, `trials` and `elapsed_s` of the study so far, `test_reads`.
+        versions: Of the packages that matter.
+        environment: `fingerprint`, and the machine before and after.
+        git: `commit` and `dirty` of the working folder.
+        timings_s: Wall seconds per phase.
+        date_utc: When the record was made, ISO 8601.
+    """
+
+    schema: int
+    run_id: str
+    study: str
+    kind: str
+    role: str
+    index: int | None
+    status: str
+    reason: str | None
+    feasible: bool | None
+    task: dict[str, Any]
+    target: dict[str, Any]
+    budget: dict[str, Any]
+    suggestion: dict[str, Any] | None
+    candidate: dict[str, Any]
+    pruning: dict[str, list[int]] | None
+    probes: list[dict[str, Any]]
+    latency: dict[str, dict[str, Any]]
+    accuracy: dict[str, dict[str, Any]]
+    parity: dict[str, Any] | None
+    model: dict[str, Any]
+    training: dict[str, Any] | None
+    flags: list[str]
+    search: dict[str, Any]
+    versions: dict[str, str]
+    environment: dict[str, Any]
+    git: dict[str, Any]
+    timings_s: dict[str, float]
+    date_utc: str
+
+    def to_json(self) -> bytes:
+        """Return the record as JSON."""
+        text = json.dumps(asdict(self), indent=1, allow_nan=False)
+        return text.encode() + b"\n"
+
+    def figures(self) -> dict[str, Any] | None:
+        """Return the latest latency figures; None where nothing was timed."""
+        return next(
+            (self.latency[p] for p in ("final", "retimed", "probe") if p in self.latency), None
+        )
+
+
+def make_record(date_utc: str, **values: Any) -> RunRecord:
+    """Return a record with its id, from every other field.
+
+    Args:
+        date_utc: ISO 8601 with a `Z`, to the second.
+        values: The fields of `RunRecord` other than schema, run_id and date_utc.
+    """
+    # Through JSON and back, so that the hash is that of what a reader will see.
+    content = json.loads(
+        json.dumps({"schema": SCHEMA, "date_utc": date_utc, **values}, allow_nan=False)
+    )
+    return RunRecord(run_id=_run_id(content), **content)
+
+
+def read_record(path: Path) -> RunRecord:
+    """Return the record in a file.
+
+    Raises:
+        ConfigError: If the file is no record of this schema, or its content doesn't match its id.
+    """
+    remedy = "Restore the file, or move it away: its trial will then be done again."
+    try:
+        content = json.loads(path.read_bytes())
+        version = content.get("schema")
+    except (OSError, ValueError, AttributeError) as exc:
+        raise ConfigError(f"{path} is corrupt: {exc}. {remedy}") from exc
+    if version != SCHEMA:
+        raise ConfigError(f"{path}: expected schema {SCHEMA}, received {version!r}. {remedy}")
+    expected = {field.name for field in fields(RunRecord)}
+    if content.keys() != expected:
+        wrong = ", ".join(sorted(content.keys() ^ expected))
+        raise ConfigError(f"{path} is corrupt: missing or unknown fields ({wrong}). {remedy}")
+    run_id = content.pop("run_id")
+    if run_id != _run_id(content):
+        raise ConfigError(f"{path} was changed after it was written: its hash differs. {remedy}")
+    return RunRecord(run_id=run_id, **content)
+
+
+def _run_id(content: Mapping[str, Any]) -> str:
+    text = json.dumps(content, sort_keys=True, allow_nan=False)
+    stamp = content["date_utc"].replace("-", "").replace(":", "")
+    return f"{stamp}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
+
+
+def latency_figures(measurement: Measurement, limit_s: float | None = None) -> dict[str, Any]:
+    """Return a measurement's figures for a record: `[value, low, high]` where it has an interval.
+
+    Args:
+        measurement: What was measured.
+        limit_s: The budget in seconds, for the share of raw calls within it; None for none.
+    """
+    stats = measurement.stats
+    raw = np.concatenate([sample.raw_s().ravel() for sample in measurement.samples])
+
+    def triple(estimate: Estimate | None) -> list[float] | None:
+        return None if estimate is None else [estimate.value, estimate.lo, estimate.hi]
+
+    return {
+        "p50_s": triple(stats.p50),
+        "p90_s": triple(stats.p90),
+        "p99_s": triple(stats.p99),
+        "p50_raw_s": stats.p50_raw_s,
+        "p90_raw_s": stats.p90_raw_s,
+        "p99_raw_s": stats.p99_raw_s,
+        "min_s": stats.min_s,
+        "ratio_p50": triple(stats.ratio_p50),
+        "ratio_p90": triple(stats.ratio_p90),
+        "n_calls": stats.n_calls,
+        "n_clean": stats.n_clean,
+        "n_rounds": stats.n_rounds,
+        "n_processes": stats.n_processes,
+        "contended": stats.contended,
+        "raw_within_budget": None if limit_s is None else float((raw <= limit_s).mean()),
+        "session_create_s": stats.session_create_s,
+        "first_inference_s": stats.first_inference_s,
+        "peak_mem_bytes": None,
+        "energy_j": None,
+        "flags": list(measurement.flags),
+    }

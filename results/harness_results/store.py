@@ -1,0 +1,156 @@
+"""The results folder: where everything of a study lies."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from harness.errors import ConfigError
+from harness_results.files import disk_errors, write_atomic
+from harness_results.record import RunRecord, read_record
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from harness.measurement.types import LatencySample
+
+
+@dataclass(frozen=True, slots=True)
+class StudyFolder:
+    """`<results>/studies/<study>`.
+
+    Attributes:
+        results: The results folder.
+        study: The study's name.
+    """
+
+    results: Path
+    study: str
+
+    @property
+    def path(self) -> Path:
+        """The study's own folder."""
+        return self.results / "studies" / self.study
+
+    @property
+    def database(self) -> Path:
+        """Optuna's storage."""
+        return self.path / "study.db"
+
+    @property
+    def records(self) -> Path:
+        """Records and their raw samples."""
+        return self.path / "records"
+
+    @property
+    def models(self) -> Path:
+        """Exported files and weights."""
+        return self.path / "models"
+
+    @property
+    def winner(self) -> Path:
+        """The winner's folder."""
+        return self.path / "winner"
+
+    @property
+    def lock(self) -> Path:
+        """Held by the one process that works on the study."""
+        return self.path / ".lock"
+
+    def create(self) -> None:
+        """Make the folders.
+
+        Raises:
+            ConfigError: If they can't be written.
+        """
+        with disk_errors(self.results):
+            for folder in (self.records, self.models):
+                folder.mkdir(parents=True, exist_ok=True)
+
+    def sweep(self) -> None:
+        """Remove what a killed process left half-written: temporary files, samples alone."""
+        for path in self.path.rglob(".*.tmp"):
+            path.unlink(missing_ok=True)
+        for path in (*self.models.glob("*.tmp"), *self.records.glob("*.npz")):
+            if path.suffix == ".tmp" or not path.with_suffix(".json").exists():
+                path.unlink(missing_ok=True)
+
+    def write(self, record: RunRecord, samples: Mapping[str, Sequence[LatencySample]]) -> None:
+        """Write a record and the raw samples beside it; the record last, so it is never alone.
+
+        Args:
+            record: What to write.
+            samples: By name, such as `"probe.candidate"` or `"probe.reference"`; one sample per
+                process.
+        """
+        arrays: dict[str, Any] = {}
+        for name, taken in samples.items():
+            for process, sample in enumerate(taken):
+                for key in ("wall_ns", "cpu_ns", "nivcsw"):
+                    arrays[f"{name}.{process}.{key}"] = getattr(sample, key)
+        if arrays:
+            buffer = io.BytesIO()
+            np.savez_compressed(buffer, **arrays)
+            write_atomic(self.records / f"{record.run_id}.npz", buffer.getvalue())
+        write_atomic(self.records / f"{record.run_id}.json", record.to_json())
+
+    def read(self) -> list[RunRecord]:
+        """Return all records: trials by number, then the rest by time.
+
+        Raises:
+            ConfigError: If one is corrupt.
+        """
+        found = [read_record(path) for path in sorted(self.records.glob("*.json"))]
+        return sorted(found, key=lambda r: (r.kind != "trial", r.index or 0, r.date_utc))
+
+
+def all_records(results: Path) -> Iterator[tuple[StudyFolder, RunRecord]]:
+    """Yield every record under a results folder, study by study.
+
+    Raises:
+        ConfigError: If one is corrupt.
+    """
+    for path in sorted((results / "studies").glob("*/records")):
+        folder = StudyFolder(results, path.parent.name)
+        for record in folder.read():
+            yield folder, record
+
+
+def find_record(results: Path, run_id: str) -> tuple[StudyFolder, RunRecord]:
+    """Return a record by its id.
+
+    Raises:
+        ConfigError: If there is none, or it is corrupt.
+    """
+    for path in (results / "studies").glob("*/records/*.json"):
+        if path.stem == run_id:
+            return StudyFolder(results, path.parent.parent.name), read_record(path)
+    raise ConfigError(
+        f"No record {run_id!r} under {results}. RUN_IDs are in leaderboard.csv and trials.csv; "
+        "`--results DIR` names another folder."
+    )
+
+
+def check_writable(results: Path) -> None:
+    """Make the results folder and prove that a file can be written there.
+
+    Raises:
+        ConfigError: If not.
+        ResultsError: If the disk is full.
+    """
+    with disk_errors(results):
+        results.mkdir(parents=True, exist_ok=True)
+        if not results.is_dir():
+            raise ConfigError(f"{results} is not a folder. Choose another with `--results DIR`.")
+        probe = results / ".writable"
+        write_atomic(probe, b"\0" * 4096)
+        probe.unlink()
+
+
+def relative(path: Path, folder: StudyFolder) -> str:
+    """Return `path` within the study's folder, for records."""
+    return str(Path(path).relative_to(folder.path))

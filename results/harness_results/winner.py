@@ -1,0 +1,162 @@
+"""The winner's folder: everything that is needed to ship it, to trust it and to rebuild it."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from typing import TYPE_CHECKING, Any
+
+from harness.units import format_count, format_latency, format_size
+from harness_results.files import disk_errors
+from harness_results.picture import draw_search
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from harness_results.record import RunRecord
+    from harness_results.store import StudyFolder
+
+RUN_PY = '''\
+"""Classify with the network beside this file: python run.py [inputs.npy]"""
+import os, sys
+from pathlib import Path
+os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # before the import
+import numpy as np, onnxruntime
+here = Path(__file__).resolve().parent
+session = onnxruntime.InferenceSession(here / "model.onnx", providers=["CPUExecutionProvider"])
+spec = session.get_inputs()[0]
+x = np.load(sys.argv[1], allow_pickle=False) if sys.argv[1:] else np.zeros(spec.shape, np.float32)
+print(session.run(None, {spec.name: x.astype(np.float32)})[0].argmax(axis=1))
+'''
+
+
+def winner_folder(folder: StudyFolder, budget: str, several: bool) -> Path:
+    """Return a winner's folder: `winner/`, or one below it per budget of a front."""
+    slug = re.sub(r"[^\w.-]", "", budget.replace("%", "pct"))
+    return folder.winner / slug if several else folder.winner
+
+
+def write_winner(folder: StudyFolder, records: Sequence[RunRecord], budgets: Sequence[str]) -> None:
+    """Write `winner/` from the latest finals; an old one is replaced as a whole.
+
+    Args:
+        folder: The study.
+        records: All its records.
+        budgets: Texts of the study's budgets.
+    """
+    finals = [record for record in records if record.kind == "final"]
+    latest = {(record.budget["text"], record.role): record for record in finals}
+    won = [latest[b, "winner"] for b in budgets if (b, "winner") in latest]
+    won = [record for record in won if record.feasible]
+    old, new = folder.path / "winner.old.tmp", folder.path / "winner.new.tmp"
+    with disk_errors(folder.path):
+        for path in (old, new):
+            shutil.rmtree(path, ignore_errors=True)
+        if won:
+            for record in won:
+                target = winner_folder(folder, record.budget["text"], len(budgets) > 1)
+                part = new / target.relative_to(folder.winner)
+                part.mkdir(parents=True)
+                own = {
+                    role: latest[record.budget["text"], role]
+                    for role in ("dense", "uniform", "global", "winner")
+                    if (record.budget["text"], role) in latest
+                }
+                _fill(part, folder, record, own)
+                draw_search(part / "search.png", records, own)
+            if folder.winner.exists():
+                folder.winner.rename(old)
+            new.rename(folder.winner)
+        elif folder.winner.exists():
+            folder.winner.rename(old)
+        shutil.rmtree(old, ignore_errors=True)
+
+
+def _fill(part: Path, folder: StudyFolder, record: RunRecord, finals: dict[str, RunRecord]) -> None:
+    shutil.copyfile(folder.path / record.model["onnx"], part / "model.onnx")
+    shutil.copyfile(folder.path / record.model["weights"], part / "weights.safetensors")
+    (part / "pruning.json").write_text(json.dumps(pruning_history(record)) + "\n")
+    (part / "run.py").write_text(RUN_PY)
+    (part / "card.md").write_text(_card(record, finals), encoding="utf-8")
+
+
+def pruning_history(record: RunRecord) -> dict[str, Any]:
+    """Return what turns the dense network into this one: per group, the channels removed."""
+    return {
+        "task": record.task["name"],
+        "removed_channels": record.pruning or {},
+        "widths": record.candidate["widths"],
+        "dense_widths": record.candidate["dense_widths"],
+    }
+
+
+def _card(record: RunRecord, finals: dict[str, RunRecord]) -> str:
+    figures, test = record.latency["final"], record.accuracy["test"]
+    statistic, machine = record.budget["statistic"], record.environment["machine"]
+    latency, ratio = figures[f"{statistic}_s"], figures[f"ratio_{statistic}"]
+    candidate, versions = record.candidate, record.versions
+    rows = "\n".join(_row(role, r) for role, r in finals.items())
+    widths = "\n".join(
+        f"| {name} | {dense} | {candidate['widths'][name]} | {candidate['ratios'][name]:.0%} |"
+        for name, dense in candidate["dense_widths"].items()
+    )
+    how = (
+        "the dense model itself: it was already within the budget"
+        if candidate["criterion"] is None
+        else f"criterion {candidate['criterion']}, distilled at temperature "
+        f"{candidate['temperature']:.3g} with weight {candidate['kd_weight']:.3g}"
+    )
+    return f"""\
+# {record.task["name"]} on {record.target["name"]} within {record.budget["text"]}
+
+{test["accuracy"]:.2%} test accuracy (95 % interval {test["lo"]:.2%} to {test["hi"]:.2%},
+{test["n"]} images) at a {statistic} of {format_latency(latency[0])}
+({format_latency(latency[1])} to {format_latency(latency[2])}),
+{ratio[0]:.1%} of the dense model's ({ratio[1]:.1%} to {ratio[2]:.1%}).
+
+| model | {statistic} | of dense | test accuracy | MACs | parameters | size |
+|---|---|---|---|---|---|---|
+{rows}
+
+## What it is
+
+Task `{record.task["name"]}` (data SHA-256 `{record.task["data_sha256"][:16]}`);
+{how}.
+Precision {candidate["precision"]}.
+
+| group | dense channels | kept | pruned |
+|---|---|---|---|
+{widths}
+
+## How it was measured
+
+{record.target["backend"]} {versions["runtime"]}, threads {record.target["threads"]}, batch
+{record.target["batch"]}, on {machine["cpu_model"]} with {machine["cpu_count"]} cores.
+{figures["n_calls"]} calls in {figures["n_processes"]} fresh processes, interleaved with the dense
+model; intervals are over processes. Flags: {", ".join(record.flags) or "none"}.
+Fingerprint `{record.environment["fingerprint"]}`, model SHA-256 `{record.model["sha256"][:16]}`.
+
+## How to use it
+
+`python run.py inputs.npy` classifies float32 inputs of the shape that the model states; `run.py`
+is ten lines to copy from. `weights.safetensors` with `pruning.json` rebuild the torch network:
+`harness replay {record.run_id}` does that and checks that it gives the same outputs.
+"""
+
+
+def _row(role: str, record: RunRecord) -> str:
+    figures, test, statistic = (
+        record.latency["final"],
+        record.accuracy["test"],
+        record.budget["statistic"],
+    )
+    latency, ratio = figures[f"{statistic}_s"], figures[f"ratio_{statistic}"]
+    return (
+        f"| {role} | {format_latency(latency[0])} ({format_latency(latency[1])} to "
+        f"{format_latency(latency[2])}) | {ratio[0]:.1%} ({ratio[1]:.1%} to {ratio[2]:.1%}) | "
+        f"{test['accuracy']:.2%} ({test['lo']:.2%} to {test['hi']:.2%}) | "
+        f"{format_count(record.model['macs'])} | {format_count(record.model['params'])} | "
+        f"{format_size(record.model['size_bytes'])} |"
+    )

@@ -1,0 +1,1 @@
+"""The search: the most accurate network that meets the budget."""

@@ -1,0 +1,160 @@
+"""Before the first trial: the floor and the dense model, timed, and the teacher, trained."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from typing import TYPE_CHECKING, Any
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+
+from harness.budget import Decision
+from harness.candidate import Candidate
+from harness.compression.prune import prune
+from harness.export import export_onnx
+from harness.folders import cache_folder
+from harness.provenance import now_utc
+from harness.training import fast_bf16, fit
+from harness_results.record import latency_figures, make_record
+from harness_search.latency_model import LatencyModel
+from harness_search.stopwatch import Stopwatch
+from harness_search.trial import common_fields, environment, save_weights, search_fields
+from harness_search.workbench import samples_of
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import torch
+
+    from harness.budget import Budget
+    from harness_results.record import RunRecord
+    from harness_search.workbench import Workbench
+
+
+def measure_floor(bench: Workbench) -> RunRecord:
+    """Time the smallest network of the space against the dense one, both untrained; record it.
+
+    Sets the bench's dense latencies, floor share and latency model. The budget recorded is the
+    tightest one.
+    """
+    bench.progress.phase("timing the dense model and the floor (one granule everywhere)")
+    watch, widths, budget = Stopwatch(), bench.space.floor(), bench.settings.budgets[0]
+    history = {g.name: list(range(widths[g.name], g.width)) for g in bench.graph.groups}
+    history = {name: channels for name, channels in history.items() if channels}
+    smallest = prune(bench.network, bench.graph, bench.example[:1], history)
+    model = export_onnx(smallest, bench.example, bench.model_path("floor").with_suffix(".onnx"))
+    with watch.phase("timing"):
+        measured = bench.timed({"floor": model}, budget)
+    small_enough = _fits(bench, model.size_bytes)
+    within = budget.decide(measured["floor"].stats) is Decision.FEASIBLE and small_enough
+    record = make_record(
+        now_utc(),
+        **common_fields(bench, budget, Candidate(widths), model, None),
+        kind="floor", role="floor", index=None, status="complete", reason=None,
+        feasible=within, suggestion=None, pruning=history, probes=[],
+        latency={"probe": latency_figures(measured["floor"]),
+                 "dense": latency_figures(measured["dense"])},
+        accuracy={}, parity=None, training=None, flags=list(measured["floor"].flags),
+        environment=environment(bench, measured["floor"].environment),
+        timings_s=watch.report(), search=search_fields(bench, 0),
+    )  # fmt: skip
+    bench.folder.write(record, samples_of("probe", measured, "floor"))
+    return record
+
+
+def take_floor(bench: Workbench, record: RunRecord) -> None:
+    """Set what the floor's record says: dense latencies, floor share, latency model."""
+    statistics = ("p50", "p90")
+    bench.dense_s = {s: record.latency["dense"][f"{s}_s"][0] for s in statistics}
+    statistic = record.budget["statistic"]
+    bench.floor_share = record.latency["probe"][f"ratio_{statistic}"][0]
+    bench.latency_model = LatencyModel(bench.graph, bench.space.floor(), bench.floor_share)
+
+
+def floor_allows(record: RunRecord, budget: Budget) -> bool:
+    """Whether the floor is not clearly over a budget: its lower bound is within."""
+    kind = "ratio_{}" if budget.kind == "share" else "{}_s"
+    low: float = record.latency["probe"][kind.format(budget.statistic)][1]
+    return low <= budget.value
+
+
+def dense_meets(record: RunRecord, budget: Budget) -> bool:
+    """Whether the dense model itself is within a budget, so that nothing needs pruning."""
+    if budget.kind == "share":
+        return budget.value >= 1.0
+    high: float = record.latency["dense"][f"{budget.statistic}_s"][2]
+    return high <= budget.value
+
+
+def prepare_teacher(bench: Workbench) -> dict[str, float]:
+    """Train the dense network, or take it from the study or the cache; return seconds per phase.
+
+    The weights are kept in the study, so that a resumed one has the very same teacher, and in the
+    cache folder, where every study of the same task, data, recipe and torch finds them.
+    """
+    watch = Stopwatch()
+    own = bench.model_path("dense").with_suffix(".safetensors")
+    cached = cached_teacher(bench)
+    for path in (own, cached):
+        state = _load(path)
+        if state is not None:
+            bench.network.load_state_dict(state)
+            bench.network.eval()
+            if path == cached:
+                bench.progress.note(f"teacher: trained weights taken from the cache, {cached.name}")
+            break
+    else:
+        _train(bench, watch)
+        cached.parent.mkdir(parents=True, exist_ok=True)
+        save_weights(bench.network, cached.with_name(f"{os.getpid()}-{cached.name}"))
+        os.replace(cached.with_name(f"{os.getpid()}-{cached.name}"), cached)
+    save_weights(bench.network, own)
+    bench.dense = export_onnx(
+        bench.network, bench.example, bench.model_path("dense").with_suffix(".onnx")
+    )
+    with watch.phase("score"):
+        split = bench.task.validation()
+        bench.dense_accuracy = bench.score(bench.outputs(bench.dense, split), split).accuracy
+    return watch.report()
+
+
+def _train(bench: Workbench, watch: Stopwatch) -> None:
+    recipe = bench.task.recipe
+    bench.progress.phase("training the dense model (the teacher)")
+
+    def on_batch(done: int, total: int) -> None:
+        bench.lock.breathe()
+        bench.progress.advance(done, total)
+
+    with watch.phase("train"), bench.lock.shared():
+        fit(
+            bench.network, bench.task.train(), epochs=recipe.teacher_epochs, batch=recipe.batch,
+            lr=recipe.teacher_lr, weight_decay=recipe.weight_decay, seed=0, on_batch=on_batch,
+        )  # fmt: skip
+
+
+def cached_teacher(bench: Workbench) -> Path:
+    """Return where trained weights are cached: named by all that they depend on."""
+    digest = hashlib.sha256()
+    for name, tensor in bench.task.model().state_dict().items():
+        digest.update(name.encode() + tensor.numpy().tobytes())
+    parts: tuple[Any, ...] = (
+        bench.provenance["data_sha256"], bench.task.recipe, fast_bf16(),
+        bench.provenance["versions"]["torch"],
+    )  # fmt: skip
+    digest.update(repr(parts).encode())
+    name = f"{bench.settings.task}-{digest.hexdigest()[:16]}.safetensors"
+    return cache_folder() / "teachers" / name
+
+
+def _load(path: Path) -> dict[str, torch.Tensor] | None:
+    try:
+        return load_file(str(path))
+    except (OSError, SafetensorError):
+        return None  # absent, or cut short by a full disk: train again
+
+
+def _fits(bench: Workbench, size_bytes: int) -> bool:
+    limit = bench.settings.max_size_bytes
+    return limit is None or size_bytes <= limit

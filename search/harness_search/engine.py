@@ -1,0 +1,299 @@
+"""The search from beginning to end: preflight, floor, teacher, trials, finals."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from harness.compression.graph import pruning_graph
+from harness.export import export_onnx
+from harness.measurement.flags import is_blocked
+from harness.measurement.hostlock import HostLock
+from harness.provenance import fingerprint, git_state, versions
+from harness.tasks import task_class
+from harness.training import use_all_cores
+from harness_backends.registry import open_backend
+from harness_results import leaderboard
+from harness_results.files import locked
+from harness_results.store import StudyFolder, check_writable
+from harness_results.trials import write_trials
+from harness_results.winner import write_winner
+from harness_search import baseline
+from harness_search.finals import run_finals
+from harness_search.identity import accept_setup, check_identity
+from harness_search.optuna_study import OptunaStudy
+from harness_search.proposals import CONTROLS, propose
+from harness_search.remeasure import remeasure_study
+from harness_search.space import search_space
+from harness_search.trial import run_trial
+from harness_search.workbench import Workbench
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from harness.budget import Budget
+    from harness_results.record import RunRecord
+    from harness_search.progress import Progress
+    from harness_search.settings import Settings
+
+
+@dataclass(frozen=True, slots=True)
+class BudgetResult:
+    """How a search ended under one budget.
+
+    Attributes:
+        budget: What had to be met.
+        finals: By role: `"dense"`, `"uniform"`, `"global"`, `"winner"`; absent where there is none.
+        nearest: Where there is no winner, the fastest network that was measured.
+        below_floor: Whether even the smallest network is over the budget.
+        dense_wins: Whether the dense model is within it, so that nothing was pruned.
+    """
+
+    budget: Budget
+    finals: dict[str, RunRecord]
+    nearest: RunRecord | None
+    below_floor: bool
+    dense_wins: bool
+
+    @property
+    def winner(self) -> RunRecord | None:
+        """The winner's final, feasible; flagged or not."""
+        record = self.finals.get("winner")
+        return record if record is not None and record.feasible else None
+
+
+@dataclass(frozen=True, slots=True)
+class SearchResult:
+    """How a search ended.
+
+    Attributes:
+        folder: Where everything is.
+        floor: The floor's record.
+        trials: All trials.
+        budgets: One result per budget.
+        elapsed_s: Wall seconds, all sessions together.
+        teacher_s: Of these in this session, spent on the dense model.
+    """
+
+    folder: StudyFolder
+    floor: RunRecord
+    trials: list[RunRecord]
+    budgets: list[BudgetResult]
+    elapsed_s: float
+    teacher_s: float
+
+    @property
+    def exit_code(self) -> int:
+        """0 a feasible model was found; 1 none was; 3 it was, but the measurement is flagged."""
+        winners = [result.winner for result in self.budgets if result.winner is not None]
+        if any(not is_blocked(record.flags) for record in winners):
+            return 0
+        done = [record for record in self.trials if record.status != "failed"]
+        return 3 if winners or (self.trials and not done) else 1
+
+
+def search(settings: Settings, progress: Progress, remeasure: bool = False) -> SearchResult:
+    """Search, or go on where an interrupted search of the same study stopped.
+
+    Raises:
+        HarnessError: See `harness.errors`; what was recorded before stays whole.
+    """
+    started = time.monotonic()
+    open_backend(settings.target)  # before anything is written: is there such a target here?
+    task_class(settings.task)
+    check_writable(settings.results)
+    if (settings.results / leaderboard.FILE).exists():
+        leaderboard.read(settings.results / leaderboard.FILE)
+    folder = StudyFolder(settings.results, settings.study_name)
+    with _study_lock(folder):
+        folder.sweep()
+        records = _whole_sets(folder)
+        bench = set_up(settings, folder, progress, started)
+        bench.spent_s = max((r.search["elapsed_s"] for r in records), default=0.0)
+        changed = _check(bench, remeasure)
+        progress.start(folder.study, settings.time_s, settings.trials, bench.spent_s)
+        if changed:
+            records = remeasure_study(bench, records)
+            accept_setup(folder, *_identity(bench))
+        return _run(bench, records)
+
+
+def set_up(
+    settings: Settings, folder: StudyFolder, progress: Progress, started: float
+) -> Workbench:
+    """Load the task, find its prunable groups, and export the untrained dense network."""
+    progress.phase("loading the task and finding its prunable groups")
+    use_all_cores()
+    torch.manual_seed(settings.seed)
+    task, backend = task_class(settings.task)(), open_backend(settings.target)
+    network = task.model()
+    graph = pruning_graph(network, task.example_input(1))
+    space = search_space(graph, settings.target.granule, settings)
+    with backend.open() as worker:
+        facts = worker.facts
+    dense = export_onnx(
+        network, task.example_input(settings.target.batch), folder.models / "untrained.onnx"
+    )
+    provenance = {
+        "versions": versions(facts), "fingerprint": fingerprint(settings.target, facts),
+        "git": git_state(Path.cwd()), "data_sha256": task.data_sha256(),
+    }  # fmt: skip
+    return Workbench(
+        settings, task, backend, folder, HostLock(), progress, network, graph, space, dense,
+        facts, provenance, started, 0.0,
+    )  # fmt: skip
+
+
+@contextmanager
+def _study_lock(folder: StudyFolder) -> Iterator[None]:
+    folder.create()
+    busy = (
+        f"Study {folder.study!r} is being worked on by another process. Wait for it, or give "
+        "another `--study NAME`."
+    )
+    with locked(folder.lock, wait=False, busy=busy):
+        yield
+
+
+def _identity(bench: Workbench) -> tuple[dict[str, Any], dict[str, Any]]:
+    made = bench.provenance
+    setup = {
+        "fingerprint": made["fingerprint"], "torch": made["versions"]["torch"],
+        "runtime": made["versions"]["runtime"],
+    }  # fmt: skip
+    return bench.settings.identity(made["data_sha256"]), setup
+
+
+def _check(bench: Workbench, remeasure: bool) -> bool:
+    return check_identity(bench.folder, *_identity(bench), remeasure)
+
+
+def _whole_sets(folder: StudyFolder) -> list[RunRecord]:
+    """Return a study's records, less finals whose set a kill left incomplete.
+
+    A set's dense record is written last; finals without it were never reported to anybody.
+    """
+    records = folder.read()
+    whole = {_set(r) for r in records if r.kind == "final" and r.role == "dense"}
+    kept = []
+    for record in records:
+        if record.kind == "final" and _set(record) not in whole:
+            for suffix in (".json", ".npz"):
+                (folder.records / f"{record.run_id}{suffix}").unlink(missing_ok=True)
+        else:
+            kept.append(record)
+    return kept
+
+
+def _set(record: RunRecord) -> tuple[str, int, int]:
+    return record.budget["text"], record.search["trials"], record.search["test_reads"]
+
+
+def _run(bench: Workbench, records: list[RunRecord]) -> SearchResult:
+    floor = next((r for r in records if r.kind == "floor"), None)
+    if floor is None:
+        floor = baseline.measure_floor(bench)
+    baseline.take_floor(bench, floor)
+    settings = bench.settings
+    reachable = [b for b in settings.budgets if baseline.floor_allows(floor, b)]
+    if settings.max_size_bytes and floor.model["size_bytes"] > settings.max_size_bytes:
+        reachable = []
+    open_budgets = [b for b in reachable if not baseline.dense_meets(floor, b)]
+    teacher_s = sum(baseline.prepare_teacher(bench).values()) if reachable else 0.0
+    trials = [record for record in records if record.kind == "trial"]
+    if open_budgets:
+        trials = _run_trials(bench, trials, open_budgets, teacher_s)
+    results = [_finish(bench, b, records, trials, floor, reachable, open_budgets)
+               for b in settings.budgets]  # fmt: skip
+    leaderboard.rebuild(settings.results)
+    everything = bench.folder.read()
+    write_winner(bench.folder, everything, [result.budget.text for result in results])
+    return SearchResult(bench.folder, floor, trials, results, bench.elapsed_s(), teacher_s)
+
+
+def _run_trials(
+    bench: Workbench, trials: list[RunRecord], budgets: Sequence[Budget], teacher_s: float
+) -> list[RunRecord]:
+    """Run trials until the number or the time asked for is reached; return all."""
+    several = len(bench.settings.budgets) > 1
+    studies = {
+        b.text: OptunaStudy(
+            bench.folder.database, f"{bench.folder.study}{'/' + b.text if several else ''}",
+            bench.space, bench.settings.seed,
+        )
+        for b in budgets
+    }  # fmt: skip
+    for text, study in studies.items():
+        study.restore([r for r in trials if r.budget["text"] == text])
+    for record in trials:
+        for entry in record.probes:
+            if entry["timed"]:
+                assert bench.latency_model is not None
+                bench.latency_model.add(entry["widths"], entry["share"])
+    write_trials(bench.folder, trials)
+    while _affords_another(bench, trials, budgets, teacher_s):
+        index = len(trials)
+        proposal, asked = propose(bench, index, trials, studies, budgets)
+        record = run_trial(bench, proposal)
+        trials = [*trials, record]
+        studies[proposal.budget.text].tell(asked, record)
+        write_trials(bench.folder, trials)
+        bench.progress.trial_done(record)
+    return trials
+
+
+def _affords_another(
+    bench: Workbench, trials: Sequence[RunRecord], budgets: Sequence[Budget], teacher_s: float
+) -> bool:
+    """Whether the limits leave room for one more trial and the finals; controls always run."""
+    settings = bench.settings
+    if settings.trials is not None and len(trials) >= settings.trials:
+        return False
+    if len(trials) < len(CONTROLS) * len(budgets) or settings.time_s is None:
+        return True
+    costs = [sum(r.timings_s.values()) for r in trials]
+    needed = statistics.median(costs) + finals_cost_s(bench, len(budgets))
+    return bench.elapsed_s() + needed <= settings.time_s
+
+
+def finals_cost_s(bench: Workbench, budgets: int) -> float:
+    """Return what the final measurements will take, seconds: 7 processes of 4 models a budget."""
+    per_model = 0.25 + 30 * max(0.01, 3 * bench.dense_s["p50"])
+    return budgets * 7 * (0.6 + 4 * per_model)
+
+
+def _finish(
+    bench: Workbench,
+    budget: Budget,
+    records: Sequence[RunRecord],
+    trials: Sequence[RunRecord],
+    floor: RunRecord,
+    reachable: Sequence[Budget],
+    open_budgets: Sequence[Budget],
+) -> BudgetResult:
+    """Return the result under one budget, from this study's finals or from new ones."""
+    if budget not in reachable:
+        return BudgetResult(budget, {}, floor, below_floor=True, dense_wins=False)
+    dense_wins = budget not in open_budgets
+    finals = [r for r in records if r.kind == "final" and _set(r)[:2] == (budget.text, len(trials))]
+    if not finals:
+        finals = run_finals(bench, budget, trials, dense_wins)
+    by_role = {record.role: record for record in finals}
+    nearest = None
+    if "winner" not in by_role or not by_role["winner"].feasible:
+        timed = [r for r in trials if r.figures() is not None]
+        nearest = min(timed, key=_ratio, default=floor)
+    return BudgetResult(budget, by_role, nearest, below_floor=False, dense_wins=dense_wins)
+
+
+def _ratio(record: RunRecord) -> float:
+    figures = record.figures()
+    assert figures is not None
+    ratio: float = figures["ratio_p50"][0]
+    return ratio

@@ -1,0 +1,74 @@
+"""What a study is: fixed at its start, checked at every resumption."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+from harness.errors import ConfigError
+from harness_results.files import write_atomic
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from harness_results.store import StudyFolder
+
+FILE = "study.json"
+
+
+def check_identity(
+    folder: StudyFolder, identity: Mapping[str, Any], setup: Mapping[str, Any], remeasure: bool
+) -> bool:
+    """Write a new study's identity, or hold a resumed one against what it was begun with.
+
+    Args:
+        folder: The study's folder.
+        identity: What must never change: task, data, target, budget, statistic, seed, space.
+        setup: What may change if everything is measured again: fingerprint and versions.
+        remeasure: Whether the user allows that.
+
+    Returns:
+        Whether the setup changed, so that the study has to be measured again.
+
+    Raises:
+        ConfigError: If the study is another one, or its setup changed without `remeasure`.
+    """
+    path = folder.path / FILE
+    wanted = json.loads(json.dumps({"identity": identity, "setup": setup}))
+    if not path.exists():
+        write_atomic(path, json.dumps(wanted, indent=1).encode() + b"\n")
+        return False
+    try:
+        known = json.loads(path.read_bytes())
+        begun, old_setup = known["identity"], known["setup"]
+    except (OSError, ValueError, KeyError, TypeError) as exc:
+        raise ConfigError(
+            f"{path} is corrupt: {exc}. Start another study with `--study NAME`."
+        ) from exc
+    for key, value in wanted["identity"].items():
+        if begun.get(key) != value:
+            raise ConfigError(
+                f"Study {folder.study!r} was begun with {key} {_shown(begun.get(key))}; received "
+                f"{_shown(value)}. Run it as it was begun, or give another `--study NAME`."
+            )
+    changed = sorted(k for k, v in wanted["setup"].items() if old_setup.get(k) != v)
+    if changed and not remeasure:
+        was, now = ({k: s.get(k) for k in changed} for s in (old_setup, wanted["setup"]))
+        raise ConfigError(
+            f"Study {folder.study!r} was measured on another setup: {_shown(was)} then, "
+            f"{_shown(now)} now, and latencies don't carry over. Add `--remeasure` to time its "
+            "models again here, or give another `--study NAME`."
+        )
+    return bool(changed)
+
+
+def accept_setup(
+    folder: StudyFolder, identity: Mapping[str, Any], setup: Mapping[str, Any]
+) -> None:
+    """Write the study's file anew, once everything has been measured on a new setup."""
+    text = json.dumps({"identity": identity, "setup": setup}, indent=1)
+    write_atomic(folder.path / FILE, text.encode() + b"\n")
+
+
+def _shown(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False)

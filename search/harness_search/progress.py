@@ -1,0 +1,46 @@
+"""What a search tells while it runs; the command line draws it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from harness_results.record import RunRecord
+
+
+class Progress(Protocol):
+    """Listens to a search."""
+
+    def start(self, study: str, time_s: float | None, trials: int | None, elapsed_s: float) -> None:
+        """A study begins or goes on."""
+
+    def phase(self, text: str) -> None:
+        """What is being done now."""
+
+    def advance(self, done: int, total: int) -> None:
+        """Steps of the current phase's training."""
+
+    def trial_done(self, record: RunRecord) -> None:
+        """A trial has been recorded."""
+
+    def note(self, text: str) -> None:
+        """Something that the user should know."""
+
+
+class Silent:
+    """Draws nothing."""
+
+    def start(self, study: str, time_s: float | None, trials: int | None, elapsed_s: float) -> None:
+        """Ignore."""
+
+    def phase(self, text: str) -> None:
+        """Ignore."""
+
+    def advance(self, done: int, total: int) -> None:
+        """Ignore."""
+
+    def trial_done(self, record: RunRecord) -> None:
+        """Ignore."""
+
+    def note(self, text: str) -> None:
+        """Ignore."""

@@ -1,0 +1,79 @@
+"""What to try next: the two obvious answers first, then what the sampler suggests."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from harness_search.ladder import ranked_ladder, scaled_ladder
+from harness_search.space import DEFAULTS
+from harness_search.trial import Proposal
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    import optuna
+
+    from harness.budget import Budget
+    from harness_results.record import RunRecord
+    from harness_search.optuna_study import OptunaStudy
+    from harness_search.workbench import Workbench
+
+CONTROLS = ("uniform", "global")
+_FASTER = 0.85
+"""Under `--max-drop`: how much faster than the best so far the next trial aims to be."""
+
+
+def propose(
+    bench: Workbench,
+    index: int,
+    records: Sequence[RunRecord],
+    studies: Mapping[str, OptunaStudy],
+    budgets: Sequence[Budget],
+) -> tuple[Proposal, optuna.Trial | None]:
+    """Return the proposal of trial `index`, and Optuna's trial where its sampler made it.
+
+    Budgets take turns; each begins with its controls.
+    """
+    turn, budget = index // len(budgets), budgets[index % len(budgets)]
+    share = budget.as_share(bench.dense_s[budget.statistic])
+    if turn < len(CONTROLS):
+        role = CONTROLS[turn]
+        densities = dict.fromkeys(bench.space.dense, 1.0)
+        ladder = (
+            scaled_ladder(bench.space, densities)
+            if role == "uniform"
+            else ranked_ladder(bench.space, bench.scores(DEFAULTS["criterion"]))
+        )
+        return Proposal(index, role, budget, share, ladder, DEFAULTS, None), None
+    trial, params = studies[budget.text].ask(index)
+    ladder = scaled_ladder(bench.space, bench.space.densities(params))
+    aim = share if bench.settings.max_drop is None else _faster_aim(bench, records, budget, share)
+    return Proposal(index, "searched", budget, aim, ladder, params, params), trial
+
+
+def _faster_aim(
+    bench: Workbench, records: Sequence[RunRecord], budget: Budget, share: float
+) -> float:
+    """Return the share to aim at when the fastest network within a loss is wanted.
+
+    Below the fastest that is within it, but not below what has been seen to fail: halfway then.
+    """
+    own = [r for r in records if r.budget["text"] == budget.text and r.status == "complete"]
+    good = [_share(r) for r in own if is_within_drop(bench, r)]
+    if not good:
+        return share
+    failed = max((_share(r) for r in own if _share(r) < min(good)), default=0.0)
+    floor_share = bench.floor_share
+    return max(floor_share, min(good) * _FASTER, (min(good) + failed) / 2)
+
+
+def is_within_drop(bench: Workbench, record: RunRecord) -> bool:
+    """Whether a trial loses no more validation accuracy than `--max-drop` allows."""
+    drop = bench.settings.max_drop
+    accuracy: float = record.accuracy["validation"]["accuracy"]
+    return drop is None or accuracy >= bench.dense_accuracy - drop - 1e-9
+
+
+def _share(record: RunRecord) -> float:
+    ratio: float = record.latency["retimed"][f"ratio_{record.budget['statistic']}"][0]
+    return ratio

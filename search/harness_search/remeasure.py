@@ -1,0 +1,75 @@
+"""`--remeasure`: a study whose machine or runtime changed is timed again, model by model."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from harness.budget import Budget, Decision
+from harness.compression.prune import prune
+from harness.export import export_onnx
+from harness.provenance import now_utc
+from harness_results.record import latency_figures, make_record
+from harness_search import baseline
+from harness_search.finals import trained_model
+from harness_search.trial import environment, share_of_dense
+from harness_search.workbench import samples_of
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from harness_results.record import RunRecord
+    from harness_search.workbench import Workbench
+
+
+def remeasure_study(bench: Workbench, records: Sequence[RunRecord]) -> list[RunRecord]:
+    """Time the floor and every trial's file on the present setup; return the new records.
+
+    Each trial keeps its number, training and accuracy and gets new latencies; its old record, and
+    the old floor and finals, move to `records/superseded/`, unchanged.
+    """
+    fresh = [baseline.measure_floor(bench)]
+    for record in records:
+        if record.kind == "trial":
+            fresh.append(_timed_again(bench, record))
+        _supersede(bench, record)
+    return fresh
+
+
+def _timed_again(bench: Workbench, record: RunRecord) -> RunRecord:
+    bench.progress.phase(f"trial {record.index}: timing again on this setup")
+    if record.status == "complete":
+        model = trained_model(bench, record)
+    else:  # never trained: latency depends on the architecture alone, so build that again
+        smaller = prune(bench.network, bench.graph, bench.example[:1], record.pruning or {})
+        model = export_onnx(smaller, bench.example, bench.model_path("probe.onnx"))
+    budget = Budget(**record.budget)
+    measured = bench.timed({"candidate": model}, budget)
+    within = budget.decide(measured["candidate"].stats) is Decision.FEASIBLE
+    phase = "retimed" if record.status == "complete" else "probe"
+    widths, share = record.candidate["widths"], share_of_dense(measured, "candidate", budget)
+    figures = latency_figures(measured["candidate"])
+    changes: dict[str, Any] = {
+        "latency": {"probe": figures, phase: figures},
+        "probes": [{"widths": widths, "share": share, "within": within, "timed": True}],
+        "flags": sorted(
+            {*measured["candidate"].flags, *({"parity_failed"} & set(record.flags))}
+        ),
+        "feasible": within and record.status == "complete",
+        "environment": environment(bench, measured["candidate"].environment),
+        "versions": dict(bench.provenance["versions"]),
+        "target": {**record.target, "backend_version": bench.facts["runtime_version"]},
+    }  # fmt: skip
+    kept = {k: v for k, v in asdict(record).items() if k not in ("schema", "run_id", "date_utc")}
+    new = make_record(now_utc(), **{**kept, **changes})
+    bench.folder.write(new, samples_of(phase, measured, "candidate"))
+    return new
+
+
+def _supersede(bench: Workbench, record: RunRecord) -> None:
+    old = bench.folder.records / "superseded"
+    old.mkdir(exist_ok=True)
+    for suffix in (".json", ".npz"):
+        path = bench.folder.records / f"{record.run_id}{suffix}"
+        if path.exists():
+            path.rename(old / path.name)

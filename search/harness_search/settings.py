@@ -1,0 +1,85 @@
+"""What the user asked for."""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from harness.errors import ConfigError
+
+if TYPE_CHECKING:
+    from harness.budget import Budget
+    from harness.target import Target
+
+DEFAULT_TIME_S = 180.0
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """One search.
+
+    Attributes:
+        target: What to time on.
+        budgets: One, or several for a front; tightest first.
+        task: Name of the task.
+        trials: Trials in all, earlier sessions of the study too; None for no limit.
+        time_s: Wall seconds in all; None for no limit.
+        seed: Of the sampler, the students' training and the order of timing.
+        study: Name; made from the rest where not given.
+        max_drop: Take the fastest network that loses at most this fraction of validation accuracy.
+        max_size_bytes: Upper limit for the exported file.
+        layers: Names of the only groups to prune; empty for all.
+        exclude: Names of groups to leave whole.
+        results: The results folder.
+    """
+
+    target: Target
+    budgets: tuple[Budget, ...]
+    task: str
+    trials: int | None = None
+    time_s: float | None = DEFAULT_TIME_S
+    seed: int = 0
+    study: str | None = None
+    max_drop: float | None = None
+    max_size_bytes: int | None = None
+    layers: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = ()
+    results: Path = Path("results")
+
+    @property
+    def study_name(self) -> str:
+        """`{task}-{target}-{budget}-{statistic}-s{seed}`, fit for a folder's name."""
+        if self.study is not None:
+            return self.study
+        budgets = "+".join(budget.text for budget in self.budgets)
+        statistic = self.budgets[0].statistic
+        name = f"{self.task}-{self.target.name}-{budgets}-{statistic}-s{self.seed}"
+        return re.sub(r"[^\w.+-]", "", name.replace("%", "pct"))
+
+    def identity(self, data_sha256: str) -> dict[str, Any]:
+        """Return what must not change between sessions of one study."""
+        return {
+            "task": self.task,
+            "data_sha256": data_sha256,
+            "target": self.target.options(),
+            "budget": [budget.text for budget in self.budgets],
+            "statistic": self.budgets[0].statistic,
+            "seed": self.seed,
+            "max_drop": self.max_drop,
+            "max_size_bytes": self.max_size_bytes,
+            "layers": list(self.layers),
+            "exclude": list(self.exclude),
+        }
+
+
+def check_study_name(name: str) -> None:
+    """Check that a name can be a folder's.
+
+    Raises:
+        ConfigError: If not.
+    """
+    if not name or name.startswith(".") or os.sep in name or "\0" in name:
+        raise ConfigError(f"`--study` must be a plain name without {os.sep!r}. Received: {name!r}.")

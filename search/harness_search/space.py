@@ -1,0 +1,116 @@
+"""The search space: per-group pruning ratios, the distillation, the importance criterion."""
+
+from __future__ import annotations
+
+import difflib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
+
+from harness.compression.importance import CRITERIA
+from harness.errors import ConfigError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    import optuna
+
+    from harness.compression.graph import PruningGraph
+    from harness_search.settings import Settings
+
+DEFAULTS: dict[str, Any] = {"criterion": "l2", "temperature": 4.0, "kd_weight": 0.7}
+"""What the controls use; Hinton et al. (2015) and common practice."""
+_RATIO = "ratio."
+
+
+@dataclass(frozen=True, slots=True)
+class SearchSpace:
+    """Which widths each group may take, and the distributions that the sampler draws from.
+
+    Attributes:
+        dense: Channels per group in the dense model, in the network's order.
+        allowed: Widths per group, ascending, the dense one last; one alone where it is fixed.
+    """
+
+    dense: Mapping[str, int]
+    allowed: Mapping[str, tuple[int, ...]]
+
+    def floor(self) -> dict[str, int]:
+        """Return the smallest network of the space: one granule everywhere."""
+        return {name: widths[0] for name, widths in self.allowed.items()}
+
+    def ratios(self, widths: Mapping[str, int]) -> dict[str, float]:
+        """Return the pruning ratios that widths amount to: 0 keeps all."""
+        return {name: 1 - widths[name] / dense for name, dense in self.dense.items()}
+
+    def distributions(self) -> dict[str, BaseDistribution]:
+        """Return what the sampler draws from, by parameter name."""
+        ratios: dict[str, BaseDistribution] = {
+            _RATIO + name: FloatDistribution(0.0, 1 - widths[0] / self.dense[name])
+            for name, widths in self.allowed.items()
+            if len(widths) > 1
+        }
+        return {
+            **ratios,
+            "temperature": FloatDistribution(1.0, 16.0, log=True),
+            "kd_weight": FloatDistribution(0.0, 1.0),
+            "criterion": CategoricalDistribution(CRITERIA),
+        }
+
+    def suggest(self, trial: optuna.Trial) -> dict[str, Any]:
+        """Draw one value per parameter from a trial's sampler."""
+        params: dict[str, Any] = {}
+        for name, drawn in self.distributions().items():
+            if isinstance(drawn, FloatDistribution):
+                params[name] = trial.suggest_float(name, drawn.low, drawn.high, log=drawn.log)
+            elif isinstance(drawn, CategoricalDistribution):
+                params[name] = trial.suggest_categorical(name, drawn.choices)
+        return params
+
+    def densities(self, params: Mapping[str, Any]) -> dict[str, float]:
+        """Return the share of channels that suggested parameters keep, per group."""
+        return {name: 1 - params.get(_RATIO + name, 0.0) for name in self.dense}
+
+    def params(self, candidate: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the parameters that would suggest a candidate; for trials the sampler didn't."""
+        ratios = self.ratios(candidate["widths"])
+        names = self.distributions()
+        return {
+            name: ratios[name.removeprefix(_RATIO)] if name.startswith(_RATIO) else candidate[name]
+            for name in names
+        }
+
+
+def search_space(graph: PruningGraph, granule: int, settings: Settings) -> SearchSpace:
+    """Return the space of a network.
+
+    Args:
+        graph: Its prunable groups.
+        granule: Steps of the channel counts.
+        settings: `layers` and `exclude` fix groups at their dense width.
+
+    Raises:
+        ConfigError: If a named layer is no prunable group, or nothing is left to prune.
+    """
+    dense = graph.dense_widths()
+    for name in (*settings.layers, *settings.exclude):
+        if name not in dense:
+            near = difflib.get_close_matches(name, dense, n=1)
+            hint = f" Did you mean {near[0]!r}?" if near else ""
+            raise ConfigError(f"Unknown layer {name!r}. Prunable groups: {', '.join(dense)}.{hint}")
+    free = [
+        name
+        for name in dense
+        if name not in settings.exclude and (not settings.layers or name in settings.layers)
+    ]
+    allowed = {
+        name: (*range(granule, width, granule), width) if name in free else (width,)
+        for name, width in dense.items()
+    }
+    if all(len(widths) == 1 for widths in allowed.values()):
+        raise ConfigError(
+            "Nothing is left to prune: every group is excluded or no wider than the target's "
+            f"granule of {granule} channels. Widen `--layers`, or lower it with `--set granule=N`."
+        )
+    return SearchSpace(dense, allowed)

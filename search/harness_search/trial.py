@@ -1,0 +1,307 @@
+"""A candidate's life: fitted to the budget, timed, distilled, exported, scored, recorded."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+from safetensors.torch import save_file
+
+from harness.budget import Budget, Decision
+from harness.candidate import Candidate, OnnxModel
+from harness.compression.prune import choose_channels, prune
+from harness.errors import BackendError, ExportError, TaskError
+from harness.export import check_parity, export_onnx
+from harness.provenance import now_utc
+from harness.training import SoftTargets, fast_bf16, fit, predict
+from harness_results.record import RunRecord, latency_figures, make_record
+from harness_results.store import relative
+from harness_search.projection import Probe, fit_to_budget
+from harness_search.stopwatch import Stopwatch
+from harness_search.workbench import Workbench, samples_of
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from torch import nn
+
+    from harness.measurement.types import Measurement
+    from harness_search.ladder import Ladder, Widths
+
+
+@dataclass(frozen=True, slots=True)
+class Proposal:
+    """What a trial is to try.
+
+    Attributes:
+        index: The trial's number in its study.
+        role: `"uniform"`, `"global"` or `"searched"`.
+        budget: What it has to meet.
+        aim: Share of the dense latency to aim at, at most the budget's.
+        ladder: The idea, at every size.
+        params: Criterion, temperature and distillation weight among them.
+        suggestion: The sampler's parameters; None for a control.
+    """
+
+    index: int
+    role: str
+    budget: Budget
+    aim: float
+    ladder: Ladder
+    params: Mapping[str, Any]
+    suggestion: Mapping[str, Any] | None
+
+
+def run_trial(bench: Workbench, proposal: Proposal) -> RunRecord:
+    """Try a proposal and return its record, already on disk.
+
+    A candidate over its budget ends untrained; one that a runtime, the exporter or training fails
+    on ends with the reason. Both are recorded.
+    """
+    life = _Life(bench, proposal)
+    try:
+        probe = life.fit_to_budget()
+        if not probe.within:
+            return life.record(*_beyond_limits(bench, probe))
+        student = life.distil(probe)
+        exported = life.export(student)
+        life.check_and_score(student, exported)
+        feasible = life.time_again(exported)
+        return life.record("complete", None, feasible)
+    except (BackendError, ExportError, TaskError) as exc:
+        return life.record("failed", f"{type(exc).__name__}: {exc}", None)
+
+
+class _Life:
+    """The stations of one trial, and what they leave for its record."""
+
+    def __init__(self, bench: Workbench, proposal: Proposal) -> None:
+        self.bench, self.proposal, self.watch = bench, proposal, Stopwatch()
+        self.name = f"trial-{proposal.index:04d}"
+        self.probes: list[Probe] = []
+        self.widths: Widths = dict(proposal.ladder[0])
+        self.history: dict[str, list[int]] = {}
+        self.model: OnnxModel | None = None
+        self.weights: Path | None = None
+        self.latency: dict[str, dict[str, Any]] = {}
+        self.accuracy: dict[str, dict[str, Any]] = {}
+        self.parity: dict[str, Any] | None = None
+        self.training: dict[str, Any] | None = None
+        self.environment: Mapping[str, Any] = {}
+        self.samples: dict[str, Any] = {}
+
+    def fit_to_budget(self) -> Probe:
+        """Choose widths by the latency model and by timing, before any training."""
+        bench, proposal = self.bench, self.proposal
+        model = bench.latency_model
+        assert model is not None  # fitted when the floor was measured
+
+        def measure(widths: Widths) -> Probe:
+            probe = self._probe(widths)
+            self.probes.append(probe)
+            if probe.measured is not None:
+                model.add(widths, probe.share)
+            return probe
+
+        def aim() -> float:
+            # Room for the probe's interval and for the model's own error.
+            return proposal.aim * (1 - self._half_width() - model.error())
+
+        chosen, _ = fit_to_budget(proposal.ladder, measure, model.predict, aim)
+        self.widths, self.model = chosen.widths, chosen.model
+        if chosen.measured is not None:
+            self._keep("probe", chosen.measured)
+        return chosen
+
+    def distil(self, probe: Probe) -> nn.Module:
+        """Train the pruned network from the dense teacher's soft targets."""
+        bench, params, recipe = self.bench, self.proposal.params, self.bench.task.recipe
+        bench.progress.phase(f"trial {self.proposal.index}: distilling")
+        student = self._pruned(probe.widths)
+        soft = SoftTargets(bench.teacher_outputs(), params["temperature"], params["kd_weight"])
+        seed = bench.seed("train", self.proposal.index)
+        with self.watch.phase("train"), bench.lock.shared():
+            fit(
+                student, bench.task.train(), soft=soft, seed=seed, epochs=recipe.trial_epochs,
+                batch=recipe.batch, lr=recipe.trial_lr, weight_decay=recipe.weight_decay,
+                on_batch=self._on_batch,
+            )  # fmt: skip
+        self.training = {
+            "epochs": recipe.trial_epochs, "lr": recipe.trial_lr, "batch": recipe.batch,
+            "bfloat16": fast_bf16(), "seed": seed,
+        }  # fmt: skip
+        return student
+
+    def export(self, student: nn.Module) -> OnnxModel:
+        """Write the trained network as ONNX and its weights as safetensors."""
+        with self.watch.phase("export"):
+            path = self.bench.model_path(self.name)
+            self.model = export_onnx(student, self.bench.example, path.with_suffix(".onnx"))
+            self.weights = save_weights(student, path.with_suffix(".safetensors"))
+        return self.model
+
+    def check_and_score(self, student: nn.Module, exported: OnnxModel) -> None:
+        """Compare the file with the network, and score the file on the validation split."""
+        bench, split = self.bench, self.bench.task.validation()
+        bench.progress.phase(f"trial {self.proposal.index}: scoring the exported file")
+        with self.watch.phase("score"):
+            got = bench.outputs(exported, split)
+            parity = check_parity(predict(student, split.inputs.numpy()), got)
+            self.parity = {**asdict(parity), "passed": parity.passed}
+            self.accuracy["validation"] = asdict(bench.score(got, split))
+
+    def time_again(self, exported: OnnxModel) -> bool:
+        """Time the trained file; what ships is what is measured."""
+        bench, budget = self.bench, self.proposal.budget
+        bench.progress.phase(f"trial {self.proposal.index}: timing the trained network")
+        with self.watch.phase("timing"):
+            measured = bench.timed({"candidate": exported}, budget)
+        self.samples.update(samples_of("retimed", measured, "candidate"))
+        self._keep("retimed", measured["candidate"])
+        decision = budget.decide(measured["candidate"].stats)
+        return decision is Decision.FEASIBLE and self._fits_size(exported)
+
+    def record(self, status: str, reason: str | None, feasible: bool | None) -> RunRecord:
+        """Write and return the trial's record."""
+        bench, proposal = self.bench, self.proposal
+        flags: list[str] = next(
+            (self.latency[p]["flags"] for p in ("retimed", "probe") if p in self.latency), []
+        )
+        if self.parity is not None and not self.parity["passed"]:
+            flags = sorted({*flags, "parity_failed"})
+        candidate = Candidate(
+            self.widths, proposal.params["criterion"], proposal.params["temperature"],
+            proposal.params["kd_weight"],
+        )  # fmt: skip
+        timings = self.watch.report()
+        record = make_record(
+            now_utc(),
+            **common_fields(bench, proposal.budget, candidate, self.model, self.weights),
+            kind="trial", role=proposal.role, index=proposal.index, status=status, reason=reason,
+            feasible=feasible, suggestion=proposal.suggestion and dict(proposal.suggestion),
+            pruning=self.history, probes=[_probe_entry(probe) for probe in self.probes],
+            latency=self.latency, accuracy=self.accuracy, parity=self.parity,
+            training=self.training, flags=flags, environment=environment(bench, self.environment),
+            timings_s=timings, search=search_fields(bench, proposal.index + 1),
+        )  # fmt: skip
+        bench.folder.write(record, self.samples)
+        return record
+
+    def _probe(self, widths: Widths) -> Probe:
+        bench, budget = self.bench, self.proposal.budget
+        bench.progress.phase(f"trial {self.proposal.index}: timing untrained, before any training")
+        smaller = self._pruned(widths)
+        with self.watch.phase("export"):
+            model = export_onnx(smaller, bench.example, bench.model_path("probe.onnx"))
+        if not self._fits_size(model):
+            assert bench.latency_model is not None
+            return Probe(widths, model, None, bench.latency_model.predict(widths), within=False)
+        with self.watch.phase("timing"):
+            measured = bench.timed({"candidate": model}, budget)
+        stats = measured["candidate"].stats
+        self.samples.update(samples_of(f"probe{len(self.probes)}", measured, "candidate"))
+        within = budget.decide(stats) is Decision.FEASIBLE
+        share = share_of_dense(measured, "candidate", budget)
+        return Probe(widths, model, measured["candidate"], share, within)
+
+    def _pruned(self, widths: Widths) -> nn.Module:
+        bench = self.bench
+        with self.watch.phase("prune"):
+            scores = bench.scores(self.proposal.params["criterion"])
+            self.history = choose_channels(bench.graph, scores, widths)
+            return prune(bench.network, bench.graph, bench.example[:1], self.history)
+
+    def _fits_size(self, model: OnnxModel) -> bool:
+        limit = self.bench.settings.max_size_bytes
+        return limit is None or model.size_bytes <= limit
+
+    def _half_width(self) -> float:
+        measured = [p.measured for p in self.probes if p.measured is not None]
+        if not measured:
+            return 0.015  # what an idle machine reaches
+        return measured[-1].stats.judged(self.proposal.budget).half_width
+
+    def _keep(self, phase: str, measurement: Measurement) -> None:
+        self.latency[phase] = latency_figures(measurement)
+        self.environment = measurement.environment
+
+    def _on_batch(self, done: int, total: int) -> None:
+        self.bench.lock.breathe()
+        self.bench.progress.advance(done, total)
+
+
+def _beyond_limits(bench: Workbench, probe: Probe) -> tuple[str, str, bool]:
+    if probe.measured is None:
+        limit = bench.settings.max_size_bytes
+        return "over_size", f"{probe.model.size_bytes} bytes, {limit} allowed", False
+    return "over_budget", f"{probe.share:.3f} of the dense latency before training", False
+
+
+def _probe_entry(probe: Probe) -> dict[str, Any]:
+    return {"widths": probe.widths, "share": probe.share, "within": probe.within,
+            "timed": probe.measured is not None}  # fmt: skip
+
+
+def share_of_dense(measured: Mapping[str, Measurement], name: str, budget: Budget) -> float:
+    """Return a model's latency as a share of the dense one's, by the budget's statistic."""
+    return measured[name].stats.ratio(budget.statistic).value
+
+
+def save_weights(model: nn.Module, path: Path) -> Path:
+    """Write a state dict as safetensors, atomically."""
+    temporary = path.with_name(path.name + ".tmp")
+    save_file({k: v.contiguous() for k, v in model.state_dict().items()}, str(temporary))
+    os.replace(temporary, path)
+    return path
+
+
+def common_fields(
+    bench: Workbench,
+    budget: Budget,
+    candidate: Candidate,
+    model: OnnxModel | None,
+    weights: Path | None,
+) -> dict[str, Any]:
+    """Return the fields that every kind of record fills alike."""
+    dense, settings = bench.space.dense, bench.settings
+    exported: dict[str, Any] = {}
+    if model is not None:
+        exported = {
+            "onnx": None if weights is None else relative(model.path, bench.folder),
+            "weights": None if weights is None else relative(weights, bench.folder),
+            "sha256": model.sha256, "size_bytes": model.size_bytes, "opset": model.opset,
+            "params": model.n_params, "macs": model.macs,
+        }  # fmt: skip
+    return {
+        "study": bench.folder.study,
+        "task": {"name": settings.task, "metric": bench.task.metric,
+                 "data_sha256": bench.provenance["data_sha256"]},
+        "target": {**settings.target.options(), "scenario": "single_stream",
+                   "backend_version": bench.facts["runtime_version"]},
+        "budget": asdict(budget),
+        "candidate": {
+            "widths": dict(candidate.widths), "dense_widths": dict(dense),
+            "ratios": bench.space.ratios(candidate.widths), "criterion": candidate.criterion,
+            "temperature": candidate.temperature, "kd_weight": candidate.kd_weight,
+            "precision": candidate.precision,
+        },
+        "model": exported,
+        "versions": dict(bench.provenance["versions"]),
+        "git": dict(bench.provenance["git"]),
+    }  # fmt: skip
+
+
+def environment(bench: Workbench, states: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a record's environment: fingerprint, machine, and its state around the timing."""
+    machine = dict(bench.facts["machine"])
+    return {"fingerprint": bench.provenance["fingerprint"], "machine": machine, **states}
+
+
+def search_fields(bench: Workbench, trials: int, test_reads: int = 0) -> dict[str, Any]:
+    """Return what a record says of the search around it."""
+    return {
+        "seed": bench.settings.seed, "trials": trials, "elapsed_s": bench.elapsed_s(),
+        "test_reads": test_reads,
+    }  # fmt: skip
