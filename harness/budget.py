@@ -10,7 +10,7 @@ from harness.errors import ConfigError
 from harness.units import format_latency, parse_latency_s, split_quantity
 
 if TYPE_CHECKING:
-    from harness.measurement.types import LatencyStats
+    from harness.measurement.types import Estimate, LatencyStats
 
 STATISTICS = ("p50", "p90")
 
@@ -31,7 +31,7 @@ class Budget:
         kind: `"time"` (seconds) or `"share"` (fraction of the dense model, paired).
         value: Seconds for a time, a fraction for a share (0.5 is 50 %).
         statistic: `"p50"` or `"p90"`.
-        text: As the user wrote it, without spaces; used in names and rows.
+        text: Number and unit, such as `"50%"`; used in names and rows.
     """
 
     kind: str
@@ -45,7 +45,10 @@ class Budget:
         Raises:
             MeasurementError: If `stats` lacks the statistic that the budget speaks of.
         """
-        estimate = stats.judged(self)
+        return self.place(stats.judged(self))
+
+    def place(self, estimate: Estimate) -> Decision:
+        """Compare the estimate that this budget bounds with it."""
         if estimate.hi <= self.value:
             return Decision.FEASIBLE
         return Decision.INFEASIBLE if estimate.lo > self.value else Decision.UNDECIDED
@@ -73,8 +76,7 @@ def parse_budget(text: str, statistic: str | None = None) -> Budget:
     """
     if statistic is not None and statistic not in STATISTICS:
         raise ConfigError(f"`--statistic` must be 'p50' or 'p90'. Received: {statistic!r}.")
-    compact = "".join(text.split())
-    parts = split_quantity(compact)
+    parts = split_quantity(text)
     if parts is not None and parts[1] == "Minstr":
         raise ConfigError(
             "`--budget` in instructions is for emulated targets, and none is available here. "
@@ -88,9 +90,10 @@ def parse_budget(text: str, statistic: str | None = None) -> Budget:
         )
     if parts[0] <= 0:
         raise ConfigError(f"`--budget` must be above zero. Received: {text!r}.")
+    name = f"{parts[0]:g}{parts[1]}"
     if parts[1] == "%":
-        return Budget("share", parts[0] / 100, statistic or "p50", compact)
-    return Budget("time", parse_latency_s(compact), statistic or "p90", compact)
+        return Budget("share", parts[0] / 100, statistic or "p50", name)
+    return Budget("time", parse_latency_s(name), statistic or "p90", name)
 
 
 def parse_budgets(text: str, statistic: str | None = None) -> tuple[Budget, ...]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-import os
 import warnings
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -13,6 +12,7 @@ import numpy as np
 import onnx
 import torch
 
+from harness.atomic import write_atomic
 from harness.candidate import OnnxModel
 from harness.errors import ConfigError, ExportError
 
@@ -58,9 +58,7 @@ def export_onnx(model: nn.Module, example: torch.Tensor, path: Path) -> OnnxMode
     opset = opset_of(onnx.load_model_from_string(data))
     if opset != OPSET:
         raise ExportError(f"Asked the exporter for opset {OPSET}, received {opset}.")
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_bytes(data)
-    os.replace(temporary, path)
+    write_atomic(path, data)
     return OnnxModel(
         path=path,
         sha256=hashlib.sha256(data).hexdigest(),

@@ -62,31 +62,56 @@ def _print(console: Console, rows: list[dict[str, str]]) -> None:
 
     from harness.measurement.flags import is_blocked
 
+    cells = [_cells(row) for row in rows]
+    if not cells:
+        return
+    # What all rows share is said once, so that the rest fits a terminal.
+    shared = {
+        name: cells[0][name]
+        for name in ("task", "target", "budget", "study", "flags")
+        if len({row[name] for row in cells}) == 1
+    }
+    said = ", ".join(f"{name} {value}" for name, value in shared.items() if value)
+    if said:
+        console.print(f"[dim]all rows: {escape(said)}[/]")
     table = Table(box=None, pad_edge=False, header_style="dim")
-    for title in ("rank", "role", "task", "target", "budget", "test accuracy, 95 %",
-                  "latency, 95 %", "of dense", "within", "flags", "study", "run"):  # fmt: skip
-        table.add_column(title, no_wrap=True, justify="right" if title == "rank" else "left")
-    for row in rows:
-        cells = (
-            row["rank"], row["role"], row["task"], row["target"],
-            f"{row['budget']} {row['statistic']}",
-            _interval(row, ("test_acc", "test_acc_lo", "test_acc_hi"), 100, " %", 2),
-            _interval(row, ("latency_ms", "latency_lo_ms", "latency_hi_ms"), 1, " ms", 3),
-            _interval(row, ("ratio_ref", "ratio_lo", "ratio_hi"), 100, " %", 1),
-            {"true": "yes", "false": "no"}.get(row["feasible"], ""),
-            row["flags"], row["study"], row["run_id"],
-        )  # fmt: skip
+    names = [name for name in cells[0] if name not in shared]
+    for name in names:
+        table.add_column(name, overflow="fold", justify="right" if name == "rank" else "left")
+    for row, shown in zip(rows, cells, strict=True):
         style = "dim" if is_blocked(row["flags"].split()) else ""
-        table.add_row(*(escape(cell) for cell in cells), style=style)
+        table.add_row(*(escape(shown[name]) for name in names), style=style)
     console.print(table)
 
 
+def _cells(row: dict[str, str]) -> dict[str, str]:
+    return {
+        "rank": row["rank"],
+        "role": row["role"],
+        "test accuracy, 95 %": _interval(row, "test_acc", ("test_acc_lo", "test_acc_hi"), 100, "%"),
+        "latency, 95 %": _interval(
+            row, "latency_ms", ("latency_lo_ms", "latency_hi_ms"), 1, " ms", digits=3
+        ),
+        "of dense": _interval(row, "ratio_ref", ("ratio_lo", "ratio_hi"), 100, "%", digits=1),
+        "in budget": {"true": "yes", "false": "no"}.get(row["feasible"], ""),
+        "task": row["task"],
+        "target": row["target"],
+        "budget": f"{row['budget']} {row['statistic']}",
+        "study": row["study"],
+        "flags": row["flags"],
+        "run": row["run_id"],
+    }
+
+
 def _interval(
-    row: dict[str, str], keys: tuple[str, str, str], factor: float, unit: str, digits: int
+    row: dict[str, str],
+    key: str,
+    bounds: tuple[str, str],
+    factor: float,
+    unit: str,
+    digits: int = 2,
 ) -> str:
-    if not row[keys[0]]:
+    if not row[key]:
         return ""
-    value, low, high = (
-        f"{float(row[key]) * factor:.{digits}f}" if row[key] else "?" for key in keys
-    )
-    return f"{value}{unit} ({low} to {high})"
+    low, high = (f"{float(row[b]) * factor:.{digits}f}" if row[b] else "?" for b in bounds)
+    return f"{float(row[key]) * factor:.{digits}f}{unit} ({low} to {high})"

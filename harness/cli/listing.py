@@ -16,39 +16,37 @@ def register(app: typer.Typer) -> None:
 def targets() -> None:
     """List the targets, and what to do about those that can't be used here."""
     with reported():
-        from rich.table import Table
+        from rich.markup import escape
+        from rich.padding import Padding
 
         from harness.errors import BackendUnavailable
         from harness_backends.registry import open_backend
         from harness_backends.targets import load_targets
 
-        table = Table(box=None, pad_edge=False, header_style="dim")
-        for title in ("target", "backend", "threads", "batch", "granule", "what", "here"):
-            table.add_column(title, no_wrap=title != "here")
+        console = stdout()
         for name, target in load_targets().items():
             try:
                 version = open_backend(target).check_available()
-                status = f"[green]available[/] ({version})"
+                status = f"[green]available[/], {target.backend} {version}"
             except BackendUnavailable as exc:
-                status = f"[yellow]not available[/]: {exc}"
-            counts = (str(target.threads), str(target.batch), str(target.granule))
-            table.add_row(name, target.backend, *counts, target.description, status)
-        stdout().print(table)
+                status = f"[yellow]not available here[/]: {escape(str(exc))}"
+            counts = f"threads {target.threads}, batch {target.batch}, granule {target.granule}"
+            console.print(f"[bold]{escape(name)}[/]  {escape(target.description)} ({counts})")
+            console.print(Padding(status, (0, 0, 0, 4), expand=False))
 
 
 def tasks() -> None:
     """List the tasks: a model, its data and its metric."""
     with reported():
-        from rich.table import Table
+        from rich.markup import escape
 
         from harness.tasks import DEFAULT, TASKS, task_class
 
-        table = Table(box=None, pad_edge=False, header_style="dim")
-        for title in ("task", "metric", "what", "here"):
-            table.add_column(title)
+        console = stdout()
         for name in TASKS:
             task = task_class(name)
-            default = ", the default" if name == DEFAULT else ""
-            here = f"[green]available[/], no download{default}"
-            table.add_row(name, task.metric, task.description, here)
-        stdout().print(table)
+            default = " (the default)" if name == DEFAULT else ""
+            console.print(
+                f"[bold]{escape(name)}[/]{default}  {escape(task.description)}; {task.metric}"
+            )
+            console.print("    [green]available[/], nothing to download")

@@ -46,7 +46,15 @@ def print_summary(console: Console, settings: Settings, result: SearchResult) ->
 
 def _headline(one: BudgetResult, result: SearchResult) -> Panel:
     if one.winner is not None:
-        return Panel(_won(one), title=one.budget.describe(), border_style="green", expand=False)
+        blocked = [flag for flag in one.winner.flags if flag in BLOCKING]
+        text, style = _won(one), "green"
+        if blocked:
+            style = "yellow"
+            text += (
+                f"\n[bold yellow]Not ranked: {', '.join(blocked)}.[/] Run the same command with "
+                "another `--study` on a quieter machine."
+            )
+        return Panel(text, title=one.budget.describe(), border_style=style, expand=False)
     if one.below_floor:
         text = (
             "No network meets this budget: even the smallest one, "
@@ -189,6 +197,11 @@ def _print_time(console: Console, settings: Settings, result: SearchResult) -> N
         + (f", {format_wall(result.teacher_s)} on the dense model" if result.teacher_s > 1 else "")
         + (f". Trials: {where}" if where else "")
     )
+    if settings.time_s is not None and result.elapsed_s > 1.1 * settings.time_s:
+        console.print(
+            f"[dim]longer than the {format_wall(settings.time_s)} asked: the dense model, both "
+            "controls and the final measurement are always done[/]"
+        )
     console.print(
         f"[dim]harness leaderboard {escape(str(settings.results / 'leaderboard.csv'))}[/]"
     )

@@ -12,7 +12,7 @@ import numpy as np
 from harness.budget import Decision
 from harness.measurement import flags as flag
 from harness.measurement import statistics
-from harness.measurement.summary import Run, summarise
+from harness.measurement.summary import Run, judged, summarise
 from harness.measurement.types import LatencySample, Measurement
 
 if TYPE_CHECKING:
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from harness.candidate import OnnxModel
     from harness.measurement.types import (
         Block,
-        Estimate,
         LatencyStats,
         OpenWorker,
         TimedSession,
@@ -107,18 +106,15 @@ def measure(
     runs: dict[str, list[Run]] = {name: [] for name in subjects}
     suffered: set[str] = set()
     environment: dict[str, Any] = {}
-    stats: dict[str, LatencyStats] = {}
     for n_processes in plan.processes:
         while min(len(done) for done in runs.values()) < n_processes:
             with exclusive(), open_worker() as worker:
-                flags, environment = _one_process(
-                    worker, subjects, reference, plan, rng, runs, stats
-                )
+                flags, environment = _one_process(worker, subjects, reference, plan, rng, runs)
                 suffered |= flags
-        if len(plan.processes) > 1:
-            stats = _summaries(runs, reference, plan)
-        if _all_settled(subjects, stats, reference, plan):
+        if _all_settled(subjects, runs, reference, plan):
             break
+    base = runs[reference] if reference is not None else None
+    stats = {name: summarise(own, base, plan.confidence) for name, own in runs.items()}
     return {
         name: Measurement(
             stats[name],
@@ -137,9 +133,8 @@ def _one_process(
     plan: Plan,
     rng: random.Random,
     runs: dict[str, list[Run]],
-    stats: dict[str, LatencyStats],
 ) -> tuple[set[str], dict[str, Any]]:
-    """Run one process's rounds; add to `runs` (and, for a probe, to `stats`)."""
+    """Run one process's rounds and add them to `runs`."""
     sessions = {name: worker.load(s.model, s.inputs) for name, s in subjects.items()}
     calls, steady = _warm_up(worker, sessions, rng)
     before = worker.state()
@@ -150,19 +145,19 @@ def _one_process(
             break
         _run_rounds(worker, sessions, upto - done, calls, rng, blocks)
         if len(plan.processes) == 1:
-            sampled = {
-                name: [Run(sessions[name], LatencySample.from_blocks(b))]
-                for name, b in blocks.items()
-            }
-            stats.update(_summaries(sampled, reference, plan))
-            if _all_settled(subjects, stats, reference, plan):
+            sampled = {name: [_run(sessions[name], taken)] for name, taken in blocks.items()}
+            if _all_settled(subjects, sampled, reference, plan):
                 break
     after = worker.state()
     for name, taken in blocks.items():
-        runs[name].append(Run(sessions[name], LatencySample.from_blocks(taken)))
+        runs[name].append(_run(sessions[name], taken))
     flags = flag.of_states(before, after) | (set() if steady else {"no_steady_state"})
     version = worker.facts["runtime_version"]
     return flags, {"runtime_version": version, "before": before, "after": after}
+
+
+def _run(session: TimedSession, blocks: Sequence[Block]) -> Run:
+    return Run(session, LatencySample.from_blocks(blocks))
 
 
 def _warm_up(
@@ -170,17 +165,20 @@ def _warm_up(
 ) -> tuple[int, bool]:
     """Run until steady; return calls per block for the rounds, and whether it got steady."""
     taken: dict[str, list[Block]] = {name: [] for name in sessions}
-    calls, start = 3, time.monotonic()
+    calls = 3
     _run_rounds(worker, sessions, 2, calls, rng, taken)
     slowest_s = max(float(np.median(b[-1].wall_ns[1:])) * 1e-9 for b in taken.values())
     calls = 1 + int(np.clip(round(_BLOCK_S / slowest_s), 2, 100))
     taken = {name: [] for name in sessions}
     while True:
         _run_rounds(worker, sessions, _WINDOW // 2, calls, rng, taken)
-        elapsed, rounds = time.monotonic() - start, len(next(iter(taken.values())))
-        warm = elapsed >= _WARM_UP_S * len(sessions) and rounds * calls >= _WARM_UP_CALLS
+        rounds = len(next(iter(taken.values())))
+        # The models' own time, not the clock's: what warms a model up is running it.
+        busiest_s = max(sum(float(b.wall_ns.sum()) for b in bs) * 1e-9 for bs in taken.values())
+        least_s = min(sum(float(b.wall_ns.sum()) for b in bs) * 1e-9 for bs in taken.values())
+        warm = least_s >= _WARM_UP_S and rounds * calls >= _WARM_UP_CALLS
         steady = rounds >= _WINDOW and not any(_drifts(blocks) for blocks in taken.values())
-        if (warm and steady) or elapsed > _WARM_UP_LIMIT_S * len(sessions):
+        if (warm and steady) or busiest_s > _WARM_UP_LIMIT_S:
             return calls, steady
 
 
@@ -205,20 +203,9 @@ def _run_rounds(
         into[name].append(block)
 
 
-def _summaries(
-    runs: Mapping[str, Sequence[Run]], reference: str | None, plan: Plan
-) -> dict[str, LatencyStats]:
-    base = runs[reference] if reference is not None else None
-    return {name: summarise(own, base, plan.confidence) for name, own in runs.items()}
-
-
-def _judged(subject: Subject, stats: LatencyStats) -> Estimate:
-    return stats.p50 if subject.budget is None else stats.judged(subject.budget)
-
-
 def _all_settled(
     subjects: Mapping[str, Subject],
-    stats: Mapping[str, LatencyStats],
+    runs: Mapping[str, Sequence[Run]],
     reference: str | None,
     plan: Plan,
 ) -> bool:
@@ -227,16 +214,17 @@ def _all_settled(
     The reference is what the others are held against: a probe asks nothing of it, a final only
     that it isn't flagged.
     """
+    base = runs[reference] if reference is not None else None
     probing = len(plan.processes) == 1
     for name, subject in subjects.items():
         is_reference = name == reference and len(subjects) > 1
         if probing and is_reference:
             continue
         limit = flag.FINAL_HALF_WIDTH if is_reference else plan.half_width
-        if _judged(subject, stats[name]).half_width > limit:
+        estimate = judged(runs[name], base, subject.budget, plan.confidence)
+        if estimate is None or estimate.half_width > limit:
             return False
-        budget = subject.budget
-        if budget is not None and budget.decide(stats[name]) is Decision.UNDECIDED:
+        if subject.budget is not None and subject.budget.place(estimate) is Decision.UNDECIDED:
             return False
     return True
 
@@ -244,5 +232,6 @@ def _all_settled(
 def _own_flags(subject: Subject, stats: LatencyStats, runs: Sequence[Run], plan: Plan) -> set[str]:
     flags = flag.of_samples([run.sample for run in runs])
     if len(plan.processes) > 1:
-        flags |= flag.of_precision(_judged(subject, stats))
+        held = stats.p50 if subject.budget is None else stats.judged(subject.budget)
+        flags |= flag.of_precision(held)
     return flags

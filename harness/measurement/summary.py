@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from harness.budget import Budget
     from harness.measurement.types import TimedSession
 
     Values = NDArray[np.floating[Any]]
@@ -33,6 +34,23 @@ class Run:
     sample: LatencySample
 
 
+def judged(
+    runs: Sequence[Run], reference: Sequence[Run] | None, budget: Budget | None, confidence: float
+) -> Estimate | None:
+    """Return only the estimate that a budget bounds: cheap enough for every look.
+
+    Args:
+        runs: One per process.
+        reference: The dense model's runs, as in `summarise`.
+        budget: What is asked; None for the p50.
+        confidence: Of the interval.
+    """
+    name = "p50" if budget is None else budget.statistic
+    if budget is None or budget.kind == "time":
+        return _estimate(_seconds(runs), name, confidence)
+    return _ratio(runs, reference, name, confidence)
+
+
 _QUANTILES = {"p50": 0.5, "p90": 0.9, "p99": 0.99}
 
 
@@ -48,18 +66,8 @@ def summarise(
         confidence: Of every interval.
     """
     samples = [run.sample for run in runs]
-    clean = statistics.clean_available(samples)
-    calls = [statistics.calls_s(sample, clean) for sample in samples]
+    calls = _seconds(runs)
     raw = np.concatenate([sample.raw_s().ravel() for sample in samples])
-    ratios: dict[str, Estimate | None] = {"p50": None, "p90": None}
-    if reference is runs:
-        ratios = dict.fromkeys(ratios, Estimate(1.0, 1.0, 1.0))
-    elif reference is not None:
-        theirs = [run.sample for run in reference]
-        both = clean and statistics.clean_available(theirs)
-        ours = [statistics.calls_s(sample, both) for sample in samples]
-        base = [statistics.calls_s(sample, both) for sample in theirs]
-        ratios = {name: _estimate(ours, name, confidence, base) for name in ratios}
     n_clean = sum(int((~sample.preempted()).sum()) for sample in samples)
     p50 = _estimate(calls, "p50", confidence)
     assert p50 is not None  # the median needs no minimum number of calls
@@ -71,8 +79,8 @@ def summarise(
         p90_raw_s=float(np.quantile(raw, 0.9)),
         p99_raw_s=float(np.quantile(raw, 0.99)) if raw.size >= statistics.P99_CALLS else None,
         min_s=float(raw.min()),
-        ratio_p50=ratios["p50"],
-        ratio_p90=ratios["p90"],
+        ratio_p50=_ratio(runs, reference, "p50", confidence),
+        ratio_p90=_ratio(runs, reference, "p90", confidence),
         n_calls=raw.size,
         n_clean=n_clean,
         n_rounds=sum(sample.wall_ns.shape[0] for sample in samples),
@@ -81,6 +89,28 @@ def summarise(
         session_create_s=float(np.median([run.session.session_create_s for run in runs])),
         first_inference_s=float(np.median([run.session.first_inference_s for run in runs])),
     )
+
+
+def _seconds(runs: Sequence[Run]) -> list[Values]:
+    """Return call times, preempted ones masked where enough others are left."""
+    samples = [run.sample for run in runs]
+    clean = statistics.clean_available(samples)
+    return [statistics.calls_s(sample, clean) for sample in samples]
+
+
+def _ratio(
+    runs: Sequence[Run], reference: Sequence[Run] | None, name: str, confidence: float
+) -> Estimate | None:
+    if reference is None:
+        return None
+    if reference is runs:
+        return Estimate(1.0, 1.0, 1.0)
+    ours, theirs = [run.sample for run in runs], [run.sample for run in reference]
+    clean = statistics.clean_available(ours) and statistics.clean_available(theirs)
+    return _estimate(
+        [statistics.calls_s(sample, clean) for sample in ours], name, confidence,
+        [statistics.calls_s(sample, clean) for sample in theirs],
+    )  # fmt: skip
 
 
 def _estimate(

@@ -1,8 +1,7 @@
-"""Writing so that a crash leaves the old file or the new one, and locks that die with us."""
+"""The results folder's refusals as messages, and locks that die with us."""
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import fcntl
 import os
@@ -38,27 +37,6 @@ def disk_errors(folder: Path) -> Iterator[None]:
                 "space and run the same command to go on."
             ) from exc
         raise ResultsError(f"{folder}: {exc}. Everything recorded so far is whole.") from exc
-
-
-def write_atomic(path: Path, data: bytes) -> None:
-    """Write a file whole or not at all: temporary file, fsync, rename."""
-    with disk_errors(path.parent):
-        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-        try:
-            with temporary.open("wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(temporary, path)
-        except BaseException:
-            with contextlib.suppress(OSError):
-                temporary.unlink(missing_ok=True)
-            raise
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)  # the rename itself must survive a power cut
-        finally:
-            os.close(folder)
 
 
 @contextmanager

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from harness.atomic import write_atomic
 from harness.measurement.flags import is_blocked
 from harness_results.csvfile import read_csv, to_csv
-from harness_results.files import locked, write_atomic
+from harness_results.files import disk_errors, locked
 from harness_results.record import SCHEMA
 from harness_results.store import all_records
 
@@ -39,7 +40,7 @@ def rebuild(results: Path) -> list[dict[str, Any]]:
     Raises:
         ConfigError: If a record is corrupt; the old table then stays as it was.
     """
-    with locked(results / ".leaderboard.lock", wait=True):
+    with disk_errors(results), locked(results / ".leaderboard.lock", wait=True):
         rows = ranked([row(r) for _, r in all_records(results) if r.kind == "final"])
         write_atomic(results / FILE, to_csv(COLUMNS, rows))
     return rows

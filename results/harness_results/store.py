@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from harness.atomic import write_atomic
 from harness.errors import ConfigError
-from harness_results.files import disk_errors, write_atomic
+from harness_results.files import disk_errors
 from harness_results.record import RunRecord, read_record
 
 if TYPE_CHECKING:
@@ -75,8 +76,8 @@ class StudyFolder:
         """Remove what a killed process left half-written: temporary files, samples alone."""
         for path in self.path.rglob(".*.tmp"):
             path.unlink(missing_ok=True)
-        for path in (*self.models.glob("*.tmp"), *self.records.glob("*.npz")):
-            if path.suffix == ".tmp" or not path.with_suffix(".json").exists():
+        for path in self.records.glob("*.npz"):
+            if not path.with_suffix(".json").exists():
                 path.unlink(missing_ok=True)
 
     def write(self, record: RunRecord, samples: Mapping[str, Sequence[LatencySample]]) -> None:

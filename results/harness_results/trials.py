@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from harness.atomic import write_atomic
 from harness_results.csvfile import to_csv
-from harness_results.files import write_atomic
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

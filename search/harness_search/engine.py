@@ -10,8 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from optuna.exceptions import StorageInternalError
 
 from harness.compression.graph import pruning_graph
+from harness.errors import ResultsError
 from harness.export import export_onnx
 from harness.measurement.flags import is_blocked
 from harness.measurement.hostlock import HostLock
@@ -20,7 +22,7 @@ from harness.tasks import task_class
 from harness.training import use_all_cores
 from harness_backends.registry import open_backend
 from harness_results import leaderboard
-from harness_results.files import locked
+from harness_results.files import disk_errors, locked
 from harness_results.store import StudyFolder, check_writable
 from harness_results.trials import write_trials
 from harness_results.winner import write_winner
@@ -111,7 +113,7 @@ def search(settings: Settings, progress: Progress, remeasure: bool = False) -> S
     if (settings.results / leaderboard.FILE).exists():
         leaderboard.read(settings.results / leaderboard.FILE)
     folder = StudyFolder(settings.results, settings.study_name)
-    with _study_lock(folder):
+    with _written_whole(folder), _study_lock(folder):
         folder.sweep()
         records = _whole_sets(folder)
         bench = set_up(settings, folder, progress, started)
@@ -148,6 +150,19 @@ def set_up(
         settings, task, backend, folder, HostLock(), progress, network, graph, space, dense,
         facts, provenance, started, 0.0,
     )  # fmt: skip
+
+
+@contextmanager
+def _written_whole(folder: StudyFolder) -> Iterator[None]:
+    """Say clearly that a disk is full or fails, wherever it is noticed."""
+    try:
+        with disk_errors(folder.path):
+            yield
+    except StorageInternalError as exc:
+        raise ResultsError(
+            f"{folder.database} could not be written ({exc.__cause__ or exc}). All records are "
+            "whole: free some space and run the same command to go on."
+        ) from exc
 
 
 @contextmanager

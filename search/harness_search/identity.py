@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
+from harness.atomic import write_atomic
 from harness.errors import ConfigError
-from harness_results.files import write_atomic
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -58,10 +58,10 @@ class OptunaStudy:
         for trial in self._study.get_trials(deepcopy=False):
             if not trial.state.is_finished():
                 self._study._storage.set_trial_state_values(trial._trial_id, TrialState.FAIL)
-            elif trial.state is not TrialState.FAIL:
+            elif trial.state is not TrialState.FAIL:  # the sampler passes those over
                 known.add(trial.user_attrs[_INDEX])
         for record in records:
-            if record.index not in known:
+            if record.index not in known and record.status != "failed":
                 self._add(record)
 
     def ask(self, index: int) -> tuple[optuna.Trial, dict[str, Any]]:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import os
+import math
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from safetensors.torch import save_file
+from safetensors.torch import save
 
+from harness.atomic import write_atomic
 from harness.budget import Budget, Decision
 from harness.candidate import Candidate, OnnxModel
 from harness.compression.prune import choose_channels, prune
@@ -109,7 +110,10 @@ class _Life:
             # Room for the probe's interval and for the model's own error.
             return proposal.aim * (1 - self._half_width() - model.error())
 
-        chosen, _ = fit_to_budget(proposal.ladder, measure, model.predict, aim)
+        def predict_share(widths: Widths) -> float:
+            return model.predict(widths) if bench.predicts_fit(widths) else math.inf
+
+        chosen, _ = fit_to_budget(proposal.ladder, measure, predict_share, aim)
         self.widths, self.model = chosen.widths, chosen.model
         if chosen.measured is not None:
             self._keep("probe", chosen.measured)
@@ -120,7 +124,8 @@ class _Life:
         bench, params, recipe = self.bench, self.proposal.params, self.bench.task.recipe
         bench.progress.phase(f"trial {self.proposal.index}: distilling")
         student = self._pruned(probe.widths)
-        soft = SoftTargets(bench.teacher_outputs(), params["temperature"], params["kd_weight"])
+        with self.watch.phase("teacher_outputs"):
+            soft = SoftTargets(bench.teacher_outputs(), params["temperature"], params["kd_weight"])
         seed = bench.seed("train", self.proposal.index)
         with self.watch.phase("train"), bench.lock.shared():
             fit(
@@ -251,9 +256,7 @@ def share_of_dense(measured: Mapping[str, Measurement], name: str, budget: Budge
 
 def save_weights(model: nn.Module, path: Path) -> Path:
     """Write a state dict as safetensors, atomically."""
-    temporary = path.with_name(path.name + ".tmp")
-    save_file({k: v.contiguous() for k, v in model.state_dict().items()}, str(temporary))
-    os.replace(temporary, path)
+    write_atomic(path, save({k: v.contiguous() for k, v in model.state_dict().items()}))
     return path
 
 

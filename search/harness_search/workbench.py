@@ -89,6 +89,14 @@ class Workbench:
         """One batch of real samples, as the target runs it."""
         return self.task.example_input(self.settings.target.batch)
 
+    def predicts_fit(self, widths: Mapping[str, int]) -> bool:
+        """Whether a network's file should be within `--max-size`, by its float32 weights."""
+        limit = self.settings.max_size_bytes
+        if limit is None:
+            return True
+        removed = self.graph.params(self.space.dense) - self.graph.params(widths)
+        return self.dense.size_bytes - 4 * removed <= limit
+
     def elapsed_s(self) -> float:
         """Return wall seconds of the study so far, all sessions together."""
         return self.spent_s + time.monotonic() - self.started

@@ -1,0 +1,104 @@
+"""The README's commands are run, not only read."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+README = (ROOT / "README.md").read_text()
+
+
+def block(marker: str) -> str:
+    found = re.search(rf"<!-- {marker} -->\n```bash\n(.*?)```", README, re.S)
+    assert found is not None
+    return found.group(1)
+
+
+def here(tmp_path: Path) -> dict[str, str]:
+    cache = str(tmp_path / "cache")
+    return {
+        **os.environ,
+        "HARNESS_CACHE_DIR": cache,
+        "HARNESS_CONFIG_DIR": str(tmp_path / "config"),
+    }
+
+
+def test_both_commands_make_an_environment_and_use_the_constraints() -> None:
+    for marker in ("search", "test"):
+        first, second, _ = block(marker).strip().split(" &&\n")
+        assert first == "python3 -m venv .venv"
+        assert second.startswith(".venv/bin/pip install --quiet -c constraints.txt -e ")
+        folder = re.sub(r"[^\w.\[\]]", "", second.split(" -e ")[1])
+        assert folder in (".", ".[dev]")
+
+
+@pytest.mark.slow
+def test_the_main_job_as_the_readme_gives_it(tmp_path: Path) -> None:
+    """The environment is this one, and the time shorter; the rest is the README's own line.
+
+    On a busy machine an interval can stay too wide to be trusted, which is exit code 3 and said.
+    """
+    line = block("search").strip().split(" &&\n")[-1]
+    argv = line.replace(".venv/bin/", str(Path(sys.executable).parent) + "/").split()
+    ended = subprocess.run(
+        [*argv, "--time", "60s", "--results", str(tmp_path / "results")],
+        cwd=tmp_path, env=here(tmp_path), capture_output=True, text=True,
+    )  # fmt: skip
+    assert ended.returncode in (0, 3), ended.stdout + ended.stderr
+    assert "of raw calls within budget" in ended.stdout
+    (folder,) = (tmp_path / "results" / "studies").iterdir()
+    assert folder.name == "digits-cpu-50pct-p50-s0"
+    for name in ("model.onnx", "weights.safetensors", "pruning.json", "card.md", "search.png"):
+        assert (folder / "winner" / name).stat().st_size > 0
+    run_id = re.search(r"harness replay (\S+)", ended.stdout)
+    assert run_id is not None
+    replayed = subprocess.run(
+        [argv[0], "replay", run_id.group(1), "--results", str(tmp_path / "results")],
+        cwd=tmp_path, env=here(tmp_path), capture_output=True, text=True,
+    )  # fmt: skip
+    assert replayed.returncode == 0, replayed.stdout + replayed.stderr
+
+
+@pytest.mark.slow
+def test_every_command_of_the_readme_exists(tmp_path: Path) -> None:
+    commands = set(re.findall(r"`harness ([a-z]+)", README))
+    assert {"search", "bench", "leaderboard", "replay", "targets", "tasks"} <= commands
+    for name in commands:
+        ended = subprocess.run(
+            [str(Path(sys.executable).parent / "harness"), name, "--help"],
+            env=here(tmp_path), capture_output=True, text=True,
+        )  # fmt: skip
+        assert ended.returncode == 0, name
+
+
+def test_the_python_example_runs_up_to_the_search(tmp_path: Path) -> None:
+    found = re.search(r"```python\n(.*?)```", README, re.S)
+    assert found is not None
+    code = found.group(1).replace('"50%"', '"no budget"')
+    ended = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, env=here(tmp_path),
+        capture_output=True, text=True,
+    )  # fmt: skip
+    assert "`--budget` must be a duration" in ended.stderr
+
+
+def test_the_dictionary_has_every_column() -> None:
+    from harness_results import leaderboard, trials
+
+    text = (ROOT / "results" / "README.md").read_text()
+    for column in (*leaderboard.COLUMNS, *trials.COLUMNS):
+        assert re.search(rf"\b{column}\b", text), column
+
+
+def test_documented_files_exist() -> None:
+    for page in ("README.md", "tests/README.md"):
+        text = (ROOT / page).read_text()
+        for path in re.findall(r"\]\(([\w/.-]+)\)|`python (tests/[\w/.]+)", text):
+            name = path[0] or path[1]
+            assert (ROOT / Path(page).parent / name).exists() or (ROOT / name).exists(), name

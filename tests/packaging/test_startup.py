@@ -1,0 +1,44 @@
+"""`harness --help` answers at once: it imports nothing heavy."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+HEAVY = {
+    "torch", "torch_pruning", "optuna", "pandas", "numpy", "scipy", "sklearn", "onnx",
+    "onnxruntime", "matplotlib", "sqlalchemy",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["search", "--help"], ["--version"]])
+def test_help_imports_nothing_heavy(arguments: list[str]) -> None:
+    code = (
+        "import sys; sys.argv = ['harness', *sys.argv[1:]]\n"
+        "from harness.cli import main\n"
+        "try:\n main()\n"
+        "except SystemExit as exc:\n assert not exc.code\n"
+        f"print('HEAVY', sorted({HEAVY!r} & sys.modules.keys()))"
+    )
+    ended = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True)
+    assert ended.returncode == 0, ended.stderr
+    assert ended.stdout.strip().endswith("HEAVY []")
+
+
+def test_the_package_offers_search_and_bench() -> None:
+    import harness
+
+    assert callable(harness.search)
+    assert callable(harness.bench)
+    with pytest.raises(AttributeError):
+        _ = harness.nothing
+
+
+def test_another_system_gets_one_clear_message() -> None:
+    code = "import sys; sys.platform = 'win32'; from harness.cli import main; main()"
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert ended.returncode != 0
+    assert "runs on Linux" in ended.stderr
+    assert "Traceback" not in ended.stderr
