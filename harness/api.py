@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from harness.errors import ConfigError
 from harness.export import read_onnx
 from harness.measurement.hostlock import HostLock
 from harness.measurement.rounds import FINAL, Subject, measure
@@ -51,7 +52,11 @@ def bench(path: Path, target: Target) -> Measurement:
     """
     model, specs = read_onnx(path)
     rng = np.random.default_rng(0)
-    inputs = {name: _random(rng, dtype, shape) for name, dtype, shape in specs}
+    try:
+        inputs = {name: _random(rng, dtype, shape) for name, dtype, shape in specs}
+    except (MemoryError, ValueError) as exc:
+        shapes = ", ".join(f"{name} {list(shape)}" for name, _, shape in specs)
+        raise ConfigError(f"{path}: its inputs don't fit in memory ({shapes}).") from exc
     backend = open_backend(target)
     measured = measure(
         backend.open, {"model": Subject(model, inputs)}, None, FINAL, HostLock().exclusive

@@ -102,7 +102,10 @@ def parse_budgets(text: str, statistic: str | None = None) -> tuple[Budget, ...]
     Raises:
         ConfigError: As `parse_budget`; also if shares and times are mixed in one list.
     """
-    budgets = {b.value: b for b in (parse_budget(part, statistic) for part in text.split(","))}
+    parts = text.split(",")
+    if len(parts) > 1 and not all(part.strip() for part in parts):
+        raise ConfigError(f"`--budget` has an empty entry in its list. Received: {text!r}.")
+    budgets = {b.value: b for b in (parse_budget(part, statistic) for part in parts)}
     if len({budget.kind for budget in budgets.values()}) > 1:
         raise ConfigError(
             f"`--budget` takes a list of shares or of durations, not both. Received: {text!r}."

@@ -151,7 +151,8 @@ def read_onnx(path: Path) -> tuple[OnnxModel, list[tuple[str, str, tuple[int, ..
             inputs of a dynamic shape or of strings.
     """
     if not path.is_file():
-        raise ConfigError(f"No such file: {path}. Expected an ONNX model.")
+        what = "is a folder" if path.is_dir() else "does not exist"
+        raise ConfigError(f"{path} {what}. Expected an ONNX file.")
     data = path.read_bytes()
     try:
         proto = onnx.load_model_from_string(data)
@@ -161,9 +162,8 @@ def read_onnx(path: Path) -> tuple[OnnxModel, list[tuple[str, str, tuple[int, ..
         raise ConfigError(
             f"{path} is not a whole ONNX file ({exc}). It may be truncated: export it again."
         ) from exc
-    external = sorted(
-        {e.value for t in proto.graph.initializer for e in t.external_data if e.key == "location"}
-    )
+    tensors = _tensors(proto.graph)
+    external = sorted({e.value for t in tensors for e in t.external_data if e.key == "location"})
     if external:
         missing = [name for name in external if not (path.parent / name).is_file()]
         state = f"and {', '.join(missing)} is missing" if missing else "which is not supported yet"
@@ -175,6 +175,18 @@ def read_onnx(path: Path) -> tuple[OnnxModel, list[tuple[str, str, tuple[int, ..
     inputs = [_input_spec(path, v) for v in proto.graph.input if v.name not in initializers]
     model = OnnxModel(path, hashlib.sha256(data).hexdigest(), len(data), opset_of(proto))
     return model, inputs
+
+
+def _tensors(graph: onnx.GraphProto) -> list[onnx.TensorProto]:
+    """Return every stored tensor of a graph and of the graphs inside its nodes."""
+    found = list(graph.initializer)
+    for node in graph.node:
+        for attribute in node.attribute:
+            found += [attribute.t] if attribute.HasField("t") else []
+            found += attribute.tensors
+            for inner in [attribute.g] if attribute.HasField("g") else attribute.graphs:
+                found += _tensors(inner)
+    return found
 
 
 def _input_spec(path: Path, value: onnx.ValueInfoProto) -> tuple[str, str, tuple[int, ...]]:

@@ -48,8 +48,13 @@ class Target:
             key, equals, value = text.partition("=")
             if not equals or not key:
                 raise ConfigError(f"`--set` must be KEY=VALUE. Received: {text!r}.")
+            if key.strip() not in _COUNTS:
+                raise ConfigError(
+                    f"`--set` knows no {key.strip()!r}. Expected one of: {', '.join(_COUNTS)}. "
+                    f"Received: {text!r}."
+                )
             pairs[key.strip()] = value.strip()
-        return target_from_mapping(pairs, base=self, source="--set")
+        return target_from_mapping(pairs, base=self, source="`--set`")
 
 
 _COUNTS = ("threads", "batch", "granule")
@@ -66,16 +71,22 @@ def target_from_mapping(values: Mapping[str, Any], base: Target | None, source: 
         if key not in known:
             settable = ", ".join(sorted(known - {"name"}))
             raise ConfigError(f"{source}: unknown key {key!r}. Expected one of: {settable}.")
-    clean: dict[str, Any] = {
-        key: _count(key, value, source) if key in _COUNTS else value
-        for key, value in values.items()
-    }
+    clean = {key: _checked(key, value, source) for key, value in values.items()}
     if base is not None:
         return replace(base, **clean)
     missing = {"name", "backend"} - clean.keys()
     if missing:
         raise ConfigError(f"{source}: missing {' and '.join(sorted(missing))}. Add the key.")
     return Target(**clean)
+
+
+def _checked(key: str, value: Any, source: str) -> Any:
+    if key in _COUNTS:
+        return _count(key, value, source)
+    kind, words = (bool, "true or false") if key == "needs_host" else (str, "text")
+    if not isinstance(value, kind) or (key in ("name", "backend") and not value):
+        raise ConfigError(f"{source}: {key} must be {words}. Received: {value!r}.")
+    return value
 
 
 def _count(key: str, value: Any, source: str) -> int:

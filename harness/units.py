@@ -55,6 +55,13 @@ def parse_points(text: str, option: str = "--max-drop") -> float:
     return points
 
 
+def parse_count(text: str, option: str, least: int = 1) -> int:
+    """Return a whole number of at least `least`."""
+    if not text.strip().isdecimal() or int(text) < least:
+        raise ConfigError(f"`{option}` must be a whole number from {least}. Received: {text!r}.")
+    return int(text)
+
+
 def format_latency(seconds: float) -> str:
     """Return a latency with three significant digits: `"0.538 ms"`, `"83.1 µs"`."""
     if seconds < 1e-4:

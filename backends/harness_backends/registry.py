@@ -50,6 +50,9 @@ def open_backend(target: Target) -> Backend:
             "ssh is not part of this version. Copy the project to the board and search there "
             "with `--target cpu`, or use another target (see `harness targets`)."
         )
-    cls = backend_class(target.backend)
-    cls.check_available()
+    try:
+        cls = backend_class(target.backend)
+        cls.check_available()
+    except BackendUnavailable as exc:
+        raise BackendUnavailable(f"Target {target.name!r} can't be used here: {exc}") from exc
     return cls(target)

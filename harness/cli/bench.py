@@ -25,7 +25,7 @@ def bench(
     model: Annotated[Path, typer.Argument(metavar="MODEL.onnx", help="Any ONNX file.")],
     target: Annotated[str, typer.Option("--target", help="Where to time.")] = "cpu",
     threads: Annotated[
-        int | None, typer.Option("--threads", min=1, help="Threads of the runtime.")
+        str | None, typer.Option("--threads", metavar="N", help="Threads of the runtime.")
     ] = None,
     settings: Annotated[
         list[str] | None, typer.Option("--set", help="A target option, such as threads=2.")

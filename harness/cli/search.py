@@ -18,13 +18,15 @@ Budgets = Annotated[
 ]
 Tasks = Annotated[str, typer.Option("--task", help="Model and data; see `harness tasks`.")]
 Trials = Annotated[
-    int | None,
-    typer.Option("--trials", min=1, help="Trials in all; without --time, no time limit."),
+    str | None,
+    typer.Option("--trials", metavar="N", help="Trials in all; without --time, no time limit."),
 ]
 Time = Annotated[
     str | None, typer.Option("--time", help="Wall time in all: 90s, 3min, 2h.", show_default="3min")
 ]
-Seed = Annotated[int, typer.Option("--seed", min=0, help="Of sampler, training and timing order.")]
+Seed = Annotated[
+    str, typer.Option("--seed", metavar="N", help="Of sampler, training and timing order.")
+]
 Study = Annotated[
     str | None,
     typer.Option(
@@ -42,7 +44,9 @@ MaxDrop = Annotated[
 MaxSize = Annotated[str | None, typer.Option("--max-size", help="Limit of the file, such as 2MB.")]
 Layers = Annotated[str | None, typer.Option("--layers", help="Prune only these groups: a,b.")]
 Exclude = Annotated[str | None, typer.Option("--exclude", help="Leave these groups whole: a,b.")]
-Threads = Annotated[int | None, typer.Option("--threads", min=1, help="Threads of the runtime.")]
+Threads = Annotated[
+    str | None, typer.Option("--threads", metavar="N", help="Threads of the runtime.")
+]
 Set = Annotated[list[str] | None, typer.Option("--set", help="A target option, such as granule=8.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Tell what it would do, and stop.")]
 Remeasure = Annotated[
@@ -68,7 +72,7 @@ def search(
     task: Tasks = "digits",
     trials: Trials = None,
     time: Time = None,
-    seed: Seed = 0,
+    seed: Seed = "0",
     study: Study = None,
     statistic: Statistic = None,
     max_drop: MaxDrop = None,
@@ -106,19 +110,20 @@ def search(
 
 
 def _settings(
-    target: str, budget: str, task: str, trials: int | None, time: str | None, seed: int,
+    target: str, budget: str, task: str, trials: str | None, time: str | None, seed: str,
     study: str | None, statistic: str | None, max_drop: str | None, max_size: str | None,
     layers: str | None, exclude: str | None, options: list[str], results: Path,
 ) -> Settings:  # fmt: skip
     from harness.budget import parse_budgets
     from harness.tasks import task_class
-    from harness.units import parse_points, parse_size_bytes, parse_wall_s
+    from harness.units import parse_count, parse_points, parse_size_bytes, parse_wall_s
     from harness_backends.registry import open_backend
     from harness_backends.targets import find_target
     from harness_search.settings import DEFAULT_TIME_S, Settings, check_study_name
 
     if study is not None:
         check_study_name(study)
+    n_trials = None if trials is None else parse_count(trials, "--trials")
     if time is not None:
         time_s: float | None = parse_wall_s(time)
     else:
@@ -126,7 +131,8 @@ def _settings(
     asked = Settings(
         target=find_target(target).with_settings(options),
         budgets=parse_budgets(budget, statistic),
-        task=task, trials=trials, time_s=time_s, seed=seed, study=study,
+        task=task, trials=n_trials, time_s=time_s, study=study,
+        seed=parse_count(seed, "--seed", least=0),
         max_drop=None if max_drop is None else parse_points(max_drop),
         max_size_bytes=None if max_size is None else parse_size_bytes(max_size),
         layers=_names(layers), exclude=_names(exclude), results=results,

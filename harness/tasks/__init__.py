@@ -23,7 +23,7 @@ def task_class(name: str) -> type[Task]:
         ConfigError: If there is none of that name.
     """
     if name not in TASKS:
-        near = difflib.get_close_matches(name, TASKS, n=1)
+        near = difflib.get_close_matches(name.lower(), TASKS, n=1)
         hint = f" Did you mean {near[0]!r}?" if near else ""
         raise ConfigError(
             f"Unknown task {name!r}. Known: {', '.join(TASKS)}.{hint} See `harness tasks`."

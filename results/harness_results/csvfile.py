@@ -12,6 +12,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
     from pathlib import Path
 
+REMEDY = (
+    "It is made from the records: `harness leaderboard rebuild`, with the same `--results`, writes "
+    "it anew."
+)
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 
@@ -42,23 +46,22 @@ def read_csv(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
     Raises:
         ConfigError: If the file can't be read, or is no such table.
     """
-    remedy = "It is made from the records: `harness leaderboard rebuild` writes it anew."
     try:
         rows = list(csv.reader(io.StringIO(path.read_text(encoding="utf-8")), strict=True))
     except FileNotFoundError as exc:
         raise ConfigError(f"No such file: {path}. Run a search first, or name the CSV.") from exc
     except (OSError, UnicodeDecodeError, csv.Error) as exc:
-        raise ConfigError(f"{path} is not a readable CSV: {exc}. {remedy}") from exc
+        raise ConfigError(f"{path} is not a readable CSV: {exc}. {REMEDY}") from exc
     if not rows or rows[0] != list(columns):
         received = f"{len(rows[0])} others" if rows else "an empty file"
         raise ConfigError(
             f"{path}: expected the {len(columns)} columns of a leaderboard, received {received}. "
-            f"{remedy}"
+            f"{REMEDY}"
         )
     for number, row in enumerate(rows[1:], start=2):
         if len(row) != len(columns):
             raise ConfigError(
                 f"{path}, line {number}: expected {len(columns)} cells, received {len(row)}. "
-                f"{remedy}"
+                f"{REMEDY}"
             )
     return [dict(zip(columns, row, strict=True)) for row in rows[1:]]

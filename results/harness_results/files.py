@@ -15,6 +15,12 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
+_REFUSED = (
+    errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.ENOENT,
+    errno.ENAMETOOLONG,
+)  # fmt: skip
+
+
 @contextmanager
 def disk_errors(folder: Path) -> Iterator[None]:
     """Turn the operating system's refusals into messages with a remedy.
@@ -26,7 +32,15 @@ def disk_errors(folder: Path) -> Iterator[None]:
     try:
         yield
     except OSError as exc:
-        if exc.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST):
+        if exc.errno in (
+            errno.EACCES,
+            errno.EPERM,
+            errno.EROFS,
+            errno.ENOTDIR,
+            errno.EEXIST,
+            errno.ENOENT,
+            errno.ENAMETOOLONG,
+        ):
             raise ConfigError(
                 f"The results folder {folder} can't be written ({exc.strerror}). Choose another "
                 "with `--results DIR`."

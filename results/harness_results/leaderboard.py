@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 from harness.atomic import write_atomic
+from harness.errors import ConfigError
 from harness.measurement.flags import is_blocked
-from harness_results.csvfile import read_csv, to_csv
+from harness_results.csvfile import REMEDY, read_csv, to_csv
 from harness_results.files import disk_errors, locked
 from harness_results.record import SCHEMA
 from harness_results.store import all_records
@@ -27,6 +29,12 @@ COLUMNS = (
     "search_trials", "search_s", "gpu_hours", "flags", "onnx_sha256", "commit", "dirty", "date_utc",
 )  # fmt: skip
 """In this order; README.md beside this package is their dictionary."""
+_NUMBERS = (
+    "schema", "rank", "threads", "batch", "latency_ms", "latency_lo_ms", "latency_hi_ms",
+    "p50_raw_ms", "p90_raw_ms", "p99_raw_ms", "ratio_ref", "ratio_lo", "ratio_hi", "n_calls",
+    "n_processes", "contended_pct", "val_acc", "test_acc", "test_acc_lo", "test_acc_hi", "n_test",
+    "parity_err", "macs", "params", "size_bytes", "granule", "seed", "search_trials", "search_s",
+)  # fmt: skip
 FILE = "leaderboard.csv"
 _GROUP = (
     "task", "data_sha256", "metric", "fingerprint", "scenario", "budget", "statistic",
@@ -52,7 +60,22 @@ def read(path: Path) -> list[dict[str, str]]:
     Raises:
         ConfigError: If it is missing or corrupt.
     """
-    return read_csv(path, COLUMNS)
+    rows = read_csv(path, COLUMNS)
+    for number, entry in enumerate(rows, start=2):
+        for column in _NUMBERS:
+            if entry[column] and not _is_number(entry[column]):
+                raise ConfigError(
+                    f"{path}, line {number}: expected a number as {column}, received "
+                    f"{entry[column]!r}. {REMEDY}"
+                )
+    return rows
+
+
+def _is_number(text: str) -> bool:
+    try:
+        return math.isfinite(float(text))
+    except ValueError:
+        return False
 
 
 def row(record: RunRecord) -> dict[str, Any]:

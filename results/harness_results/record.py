@@ -133,7 +133,11 @@ def read_record(path: Path) -> RunRecord:
         wrong = ", ".join(sorted(content.keys() ^ expected))
         raise ConfigError(f"{path} is corrupt: missing or unknown fields ({wrong}). {remedy}")
     run_id = content.pop("run_id")
-    if run_id != _run_id(content):
+    try:
+        expected_id = _run_id(content)
+    except (ValueError, TypeError, AttributeError) as exc:
+        raise ConfigError(f"{path} is corrupt: {exc}. {remedy}") from exc
+    if run_id != expected_id:
         raise ConfigError(f"{path} was changed after it was written: its hash differs. {remedy}")
     return RunRecord(run_id=run_id, **content)
 

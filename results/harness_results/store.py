@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -106,7 +107,12 @@ class StudyFolder:
             ConfigError: If one is corrupt.
         """
         found = [read_record(path) for path in sorted(self.records.glob("*.json"))]
-        return sorted(found, key=lambda r: (r.kind != "trial", r.index or 0, r.date_utc))
+        return sorted(found, key=_order)
+
+
+def _order(record: RunRecord) -> tuple[bool, int, str]:
+    is_trial = record.kind == "trial"
+    return (not is_trial, (record.index or 0) if is_trial else 0, record.date_utc)
 
 
 def all_records(results: Path) -> Iterator[tuple[StudyFolder, RunRecord]]:
@@ -147,7 +153,7 @@ def check_writable(results: Path) -> None:
         results.mkdir(parents=True, exist_ok=True)
         if not results.is_dir():
             raise ConfigError(f"{results} is not a folder. Choose another with `--results DIR`.")
-        probe = results / ".writable"
+        probe = results / f".writable-{os.getpid()}"
         write_atomic(probe, b"\0" * 4096)
         probe.unlink()
 

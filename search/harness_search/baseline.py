@@ -108,16 +108,23 @@ def prepare_teacher(bench: Workbench) -> dict[str, float]:
             break
     else:
         _train(bench, watch)
-        cached.parent.mkdir(parents=True, exist_ok=True)
-        save_weights(bench.network, cached)
+        try:
+            cached.parent.mkdir(parents=True, exist_ok=True)
+            save_weights(bench.network, cached)
+        except OSError as exc:  # a cache is a convenience: the study keeps its own copy
+            bench.progress.note(f"teacher: not cached in {cached.parent} ({exc.strerror})")
     save_weights(bench.network, own)
-    bench.dense = export_onnx(
-        bench.network, bench.example, bench.model_path("dense").with_suffix(".onnx")
-    )
+    export_dense(bench, "dense")
     with watch.phase("score"):
         split = bench.task.validation()
         bench.dense_accuracy = bench.score(bench.outputs(bench.dense, split), split).accuracy
     return watch.report()
+
+
+def export_dense(bench: Workbench, name: str) -> None:
+    """Export the dense network as it is now: the reference of the measurements that follow."""
+    path = bench.model_path(f"{name}.onnx")
+    bench.dense = export_onnx(bench.network, bench.example, path)
 
 
 def _train(bench: Workbench, watch: Stopwatch) -> None:

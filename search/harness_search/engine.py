@@ -14,7 +14,6 @@ from optuna.exceptions import StorageInternalError
 
 from harness.compression.graph import pruning_graph
 from harness.errors import ResultsError
-from harness.export import export_onnx
 from harness.measurement.flags import is_blocked
 from harness.measurement.hostlock import HostLock
 from harness.provenance import fingerprint, git_state, versions
@@ -23,7 +22,7 @@ from harness.training import use_all_cores
 from harness_backends.registry import open_backend
 from harness_results import leaderboard
 from harness_results.files import disk_errors, locked
-from harness_results.store import StudyFolder, check_writable
+from harness_results.store import StudyFolder, all_records, check_writable
 from harness_results.trials import write_trials
 from harness_results.winner import write_winner
 from harness_search import baseline
@@ -109,16 +108,16 @@ def search(settings: Settings, progress: Progress, remeasure: bool = False) -> S
     started = time.monotonic()
     open_backend(settings.target)  # before anything is written: is there such a target here?
     task_class(settings.task)
-    check_writable(settings.results)
-    if (settings.results / leaderboard.FILE).exists():
-        leaderboard.read(settings.results / leaderboard.FILE)
     folder = StudyFolder(settings.results, settings.study_name)
+    bench = set_up(settings, folder, progress, started)
+    _check_existing(settings.results)
+    check_writable(settings.results)
     with _written_whole(folder), _study_lock(folder):
+        changed = _check(bench, remeasure)
         folder.sweep()
         records = _whole_sets(folder)
-        bench = set_up(settings, folder, progress, started)
         bench.spent_s = max((r.search["elapsed_s"] for r in records), default=0.0)
-        changed = _check(bench, remeasure)
+        baseline.export_dense(bench, "untrained")
         progress.start(folder.study, settings.time_s, settings.trials, bench.spent_s)
         if changed:
             records = remeasure_study(bench, records)
@@ -126,10 +125,23 @@ def search(settings: Settings, progress: Progress, remeasure: bool = False) -> S
         return _run(bench, records)
 
 
+def _check_existing(results: Path) -> None:
+    """Read every table and record that is there, so that a corrupt one is named before the work.
+
+    Raises:
+        ConfigError: If one is corrupt.
+    """
+    with disk_errors(results):
+        if (results / leaderboard.FILE).exists():
+            leaderboard.read(results / leaderboard.FILE)
+        for _ in all_records(results):
+            pass
+
+
 def set_up(
     settings: Settings, folder: StudyFolder, progress: Progress, started: float
 ) -> Workbench:
-    """Load the task, find its prunable groups, and export the untrained dense network."""
+    """Load the task, find its prunable groups, ask the target what it is; write nothing."""
     progress.phase("loading the task and finding its prunable groups")
     use_all_cores()
     torch.manual_seed(settings.seed)
@@ -139,16 +151,13 @@ def set_up(
     space = search_space(graph, settings.target.granule, settings)
     with backend.open() as worker:
         facts = worker.facts
-    dense = export_onnx(
-        network, task.example_input(settings.target.batch), folder.models / "untrained.onnx"
-    )
     provenance = {
         "versions": versions(facts), "fingerprint": fingerprint(settings.target, facts),
         "git": git_state(Path.cwd()), "data_sha256": task.data_sha256(),
     }  # fmt: skip
     return Workbench(
-        settings, task, backend, folder, HostLock(), progress, network, graph, space, dense,
-        facts, provenance, started, 0.0,
+        settings, task, backend, folder, HostLock(), progress, network, graph, space, facts,
+        provenance, started, 0.0,
     )  # fmt: skip
 
 

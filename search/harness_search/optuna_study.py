@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import sqlite3
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 import optuna
 from optuna.distributions import CategoricalDistribution
@@ -47,9 +48,14 @@ class OptunaStudy:
         try:
             self._study = _open(database, name)
         except (DatabaseError, sqlite3.DatabaseError) as exc:
+            if "full" in str(exc) or "disk I/O" in str(exc):
+                raise ResultsError(
+                    f"{database} could not be written: the disk is full or fails. Free some space "
+                    "and run the same command to go on."
+                ) from exc
             raise ResultsError(
-                f"{database} can't be read ({exc.__class__.__name__}). Move it away and run the "
-                "same command: it is made anew from the records."
+                f"{database} can't be read. Move it away and run the same command: it is made "
+                "anew from the records."
             ) from exc
 
     def restore(self, records: Sequence[RunRecord]) -> None:
@@ -106,7 +112,9 @@ class OptunaStudy:
 
 
 def _open(database: Path, name: str) -> optuna.Study:
-    storage = optuna.storages.RDBStorage(f"sqlite:///{database}")
+    # As a URI with the path quoted: a '?' in a folder's name would otherwise start options.
+    path = quote(str(database.resolve()))
+    storage = optuna.storages.RDBStorage(f"sqlite:///file:{path}?uri=true")
     return optuna.create_study(
         study_name=name, storage=storage, direction="maximize", load_if_exists=True
     )

@@ -64,6 +64,7 @@ def plan(settings: Settings, progress: Progress) -> Plan:
         folder = StudyFolder(scratch.results, settings.study_name)
         folder.create()
         bench = set_up(scratch, folder, progress, started)
+        baseline.export_dense(bench, "untrained")
         setting_up = time.monotonic() - started
         floor = baseline.measure_floor(bench)
         baseline.take_floor(bench, floor)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import hashlib
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from harness.target import Target
 
 DEFAULT_TIME_S = 180.0
+_LONGEST = 100
+"""Characters of a study's name: it is a folder's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +59,10 @@ class Settings:
         budgets = "+".join(budget.text for budget in self.budgets)
         statistic = self.budgets[0].statistic
         name = f"{self.task}-{self.target.name}-{budgets}-{statistic}-s{self.seed}"
-        return re.sub(r"[^\w.+-]", "", name.replace("%", "pct"))
+        name = re.sub(r"[^\w.+-]", "", name.replace("%", "pct"))
+        if len(name) > _LONGEST:
+            name = f"{name[: _LONGEST - 9]}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
+        return name
 
     def identity(self, data_sha256: str) -> dict[str, Any]:
         """Return what must not change between sessions of one study."""
@@ -81,5 +86,8 @@ def check_study_name(name: str) -> None:
     Raises:
         ConfigError: If not.
     """
-    if not name or name.startswith(".") or os.sep in name or "\0" in name:
-        raise ConfigError(f"`--study` must be a plain name without {os.sep!r}. Received: {name!r}.")
+    if not re.fullmatch(r"[\w+-][\w.+-]*", name) or len(name) > _LONGEST:
+        raise ConfigError(
+            f"`--study` must be a name of at most {_LONGEST} letters, digits and any of '_.+-', "
+            f"not starting with a dot. Received: {name!r}."
+        )

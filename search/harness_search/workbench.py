@@ -72,11 +72,11 @@ class Workbench:
     network: nn.Module
     graph: PruningGraph
     space: SearchSpace
-    dense: OnnxModel
     facts: Mapping[str, Any]
     provenance: Mapping[str, Any]
     started: float
     spent_s: float
+    dense: OnnxModel = field(init=False)
     latency_model: LatencyModel | None = None
     dense_s: dict[str, float] = field(default_factory=dict)
     floor_share: float = 0.0

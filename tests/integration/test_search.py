@@ -197,11 +197,11 @@ def test_a_list_of_budgets_yields_one_winner_each(base: Path) -> None:
 
 def test_a_time_budget_bounds_the_p90(base: Path) -> None:
     results = base / "time"
-    ended = run_search(base, results, "--budget", "20us", "--trials", "2")
+    ended = run_search(base, results, "--budget", "400us", "--trials", "2")
     assert ended.returncode == 0, ended.stderr
     winner = next(r for r in read_records(results) if r["role"] == "winner")
     assert winner["budget"]["statistic"] == "p90"
-    assert winner["latency"]["final"]["p90_s"][2] <= 20e-6
+    assert winner["latency"]["final"]["p90_s"][2] <= 400e-6
 
 
 def test_a_budget_below_the_floor_ends_before_the_teacher(base: Path) -> None:

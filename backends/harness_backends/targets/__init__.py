@@ -34,6 +34,8 @@ def load_targets() -> dict[str, Target]:
             targets[name] = target_from_mapping({"name": name, **values}, None, entry.name)
     for name, values in _user_tables().items():
         source = f"{user_file()}: [{name}]"
+        if "name" in values:
+            raise ConfigError(f"{source}: the table's name is the target's. Remove the key 'name'.")
         targets[name] = target_from_mapping({"name": name, **values}, targets.get(name), source)
     return targets
 
@@ -47,7 +49,7 @@ def find_target(name: str) -> Target:
     targets = load_targets()
     if name in targets:
         return targets[name]
-    near = difflib.get_close_matches(name, targets, n=1)
+    near = difflib.get_close_matches(name.lower(), targets, n=1)
     hint = f" Did you mean {near[0]!r}?" if near else ""
     raise ConfigError(
         f"Unknown target {name!r}. Known: {', '.join(targets)}.{hint} See `harness targets`."

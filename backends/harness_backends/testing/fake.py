@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from harness.candidate import OnnxModel
     from harness.target import Target
 
-FIXED_NS, NS_PER_BYTE = 2_000, 0.5
+FIXED_NS, NS_PER_BYTE = 40_000, 10.0
 """A call takes this long, and this much more per byte of the file."""
 
 

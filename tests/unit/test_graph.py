@@ -1,0 +1,108 @@
+from __future__ import annotations
+
+import random
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from harness.compression.graph import PruningGraph, pruning_graph
+from harness.compression.prune import prune
+from harness.errors import TaskError
+from harness.export import layer_macs
+from harness.tasks.residual import ResidualCnn
+from support.tiny import Tiny
+
+EXAMPLE = torch.zeros(1, 1, 16, 16)
+
+
+class Depthwise(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(1, 16, 3, padding=1)
+        self.spatial = nn.Conv2d(16, 16, 3, padding=1, groups=16)
+        self.point = nn.Conv2d(16, 24, 1)
+        self.hidden = nn.Linear(24 * 16, 12)
+        self.head = nn.Linear(12, 5)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = F.relu(self.point(F.relu(self.spatial(F.relu(self.stem(x))))))
+        x = F.adaptive_avg_pool2d(x, 4).flatten(1)
+        return self.head(F.relu(self.hidden(x)))
+
+
+class Broken(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(1, 8, 3)
+        self.head = nn.Linear(9, 2)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.head(self.conv(x))
+
+
+NETWORKS = {
+    "tiny": lambda: Tiny().model(),
+    "residual": lambda: ResidualCnn(1, (16, 32), (2, 1), classes=5),
+    "depthwise": Depthwise,
+}
+
+
+def random_widths(graph: PruningGraph, seed: int) -> dict[str, int]:
+    rng = random.Random(seed)
+    return {group.name: rng.randint(1, group.width) for group in graph.groups}
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("name", NETWORKS)
+def test_the_formula_gives_the_arithmetic_of_the_pruned_network(name: str, seed: int) -> None:
+    model = NETWORKS[name]()
+    graph = pruning_graph(model, EXAMPLE)
+    widths = random_widths(graph, seed)
+    history = {n: list(range(keep, graph.dense_widths()[n])) for n, keep in widths.items()}
+    smaller = prune(model, graph, EXAMPLE, {n: gone for n, gone in history.items() if gone})
+    assert graph.macs(widths) == pytest.approx(layer_macs(smaller, EXAMPLE))
+    weights = sum(
+        m.weight.numel() for m in smaller.modules() if isinstance(m, (nn.Conv2d, nn.Linear))
+    )
+    assert graph.params(widths) == pytest.approx(weights)
+
+
+def test_dense_widths_give_the_dense_arithmetic() -> None:
+    model = Tiny().model()
+    graph = pruning_graph(model, EXAMPLE)
+    assert graph.dense_widths() == {"conv1": 32, "conv2": 48}
+    assert graph.macs(graph.dense_widths()) == layer_macs(model, EXAMPLE)
+
+
+def test_channels_that_are_added_are_one_group() -> None:
+    model = ResidualCnn(1, (16, 32), (2, 1), classes=5)
+    graph = pruning_graph(model, EXAMPLE)
+    stem = next(group for group in graph.groups if group.name == "stem")
+    assert {"stages.0.0.conv2", "stages.0.1.conv2"} <= set(stem.layers)
+    names = [group.name for group in graph.groups]
+    assert names == [
+        "stem", "stages.0.0.conv1", "stages.0.1.conv1", "stages.1.0.conv1", "stages.1.0.conv2",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_the_classes_are_no_group(name: str) -> None:
+    graph = pruning_graph(NETWORKS[name](), EXAMPLE)
+    assert "head" not in graph.dense_widths()
+    assert next(layer for layer in graph.layers if layer.name == "head").out_group is None
+
+
+def test_tracing_works_under_inference_and_leaves_the_weights() -> None:
+    model = Tiny().model()
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    with torch.no_grad():
+        pruning_graph(model, EXAMPLE)
+    assert all(torch.equal(before[n], t) for n, t in model.state_dict().items())
+    assert all(parameter.requires_grad for parameter in model.parameters())
+
+
+def test_a_network_without_inner_channels_is_refused() -> None:
+    with pytest.raises(TaskError, match="no channels"):
+        pruning_graph(nn.Sequential(nn.Flatten(), nn.Linear(256, 5)), EXAMPLE)

@@ -1,0 +1,52 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from harness.errors import ConfigError
+from harness_results.store import StudyFolder
+from harness_search.identity import FILE, accept_setup, check_identity
+
+IDENTITY = {"task": "digits", "seed": 0, "budget": ["50%"]}
+SETUP = {"fingerprint": "a.b", "torch": "2.6"}
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> StudyFolder:
+    made = StudyFolder(tmp_path, "s")
+    made.create()
+    check_identity(made, IDENTITY, SETUP, remeasure=False)
+    return made
+
+
+def test_the_same_study_goes_on(folder: StudyFolder) -> None:
+    assert check_identity(folder, IDENTITY, SETUP, remeasure=False) is False
+
+
+@pytest.mark.parametrize("key", IDENTITY)
+@pytest.mark.parametrize("remeasure", [False, True])
+def test_another_study_is_refused_by_what_differs(
+    folder: StudyFolder, key: str, remeasure: bool
+) -> None:
+    with pytest.raises(ConfigError, match=rf"{key}.*--study"):
+        check_identity(folder, {**IDENTITY, key: "other"}, SETUP, remeasure)
+
+
+def test_another_setup_needs_leave_to_measure_again(folder: StudyFolder) -> None:
+    other = {**SETUP, "torch": "2.7"}
+    with pytest.raises(ConfigError, match=r"2\.6.*2\.7.*--remeasure"):
+        check_identity(folder, IDENTITY, other, remeasure=False)
+    assert check_identity(folder, IDENTITY, other, remeasure=True) is True
+    with pytest.raises(ConfigError, match="--remeasure"):
+        check_identity(folder, IDENTITY, other, remeasure=False)
+    accept_setup(folder, IDENTITY, other)
+    assert check_identity(folder, IDENTITY, other, remeasure=False) is False
+
+
+@pytest.mark.parametrize("data", [b"", b"{", b"[]", b"{}", b"\xff"])
+def test_a_corrupt_file_is_said_and_left(folder: StudyFolder, data: bytes) -> None:
+    (folder.path / FILE).write_bytes(data)
+    with pytest.raises(ConfigError, match="corrupt"):
+        check_identity(folder, IDENTITY, SETUP, remeasure=False)
+    assert (folder.path / FILE).read_bytes() == data

@@ -1,0 +1,80 @@
+from __future__ import annotations
+
+import random
+
+import pytest
+
+from harness.compression.graph import PruningGraph, pruning_graph
+from harness.tasks.residual import ResidualCnn
+from harness_search.latency_model import LatencyModel
+from support.tiny import Tiny
+
+
+@pytest.fixture(scope="module")
+def graph() -> PruningGraph:
+    network = ResidualCnn(1, (32, 64), (2, 1), classes=5)
+    return pruning_graph(network, Tiny().example_input(1))
+
+
+def floor(graph: PruningGraph) -> dict[str, int]:
+    return {group.name: 8 for group in graph.groups}
+
+
+def random_widths(graph: PruningGraph, rng: random.Random) -> dict[str, int]:
+    return {group.name: rng.randrange(8, group.width + 1, 8) for group in graph.groups}
+
+
+def true_share(graph: PruningGraph, widths: dict[str, int]) -> float:
+    dense, macs = graph.macs(graph.dense_widths()), graph.macs(widths)
+    weight = {name: 1.0 + i % 3 for i, name in enumerate(dense)}
+    total = sum(weight[name] * dense[name] for name in dense)
+    return 0.1 + 0.9 * sum(weight[name] * macs[name] for name in dense) / total
+
+
+def test_it_begins_at_the_two_networks_that_were_measured(graph: PruningGraph) -> None:
+    model = LatencyModel(graph, floor(graph), 0.2)
+    assert model.predict(graph.dense_widths()) == pytest.approx(1.0, rel=0.01)
+    assert model.predict(floor(graph)) == pytest.approx(0.2, rel=0.01)
+    assert model.error() == 0.01
+
+
+def test_a_wider_network_is_never_predicted_to_be_faster(graph: PruningGraph) -> None:
+    rng = random.Random(0)
+    model = LatencyModel(graph, floor(graph), 0.3)
+    for _ in range(4):
+        model.add(random_widths(graph, rng), rng.uniform(0.3, 0.9))
+    for _ in range(50):
+        widths = random_widths(graph, rng)
+        for name, dense in graph.dense_widths().items():
+            assert model.predict(widths) <= model.predict({**widths, name: dense}) + 1e-9
+
+
+def test_measurements_correct_the_layers_costs(graph: PruningGraph) -> None:
+    rng = random.Random(1)
+    model = LatencyModel(graph, floor(graph), true_share(graph, floor(graph)))
+    unseen = [random_widths(graph, rng) for _ in range(30)]
+
+    def off() -> float:
+        return sum(abs(model.predict(w) / true_share(graph, w) - 1) for w in unseen) / len(unseen)
+
+    before = off()
+    for _ in range(25):
+        widths = random_widths(graph, rng)
+        model.add(widths, true_share(graph, widths))
+    assert off() < before / 2
+
+
+def test_its_error_grows_when_measurements_contradict_each_other(graph: PruningGraph) -> None:
+    model = LatencyModel(graph, floor(graph), 0.2)
+    widths = {group.name: 16 for group in graph.groups}
+    for share in (0.3, 0.5):
+        model.add(widths, share)
+    assert model.error() > 0.05
+    assert 0.3 < model.predict(widths) < 0.5
+
+
+@pytest.mark.parametrize("share", [0.001, 0.99, 1.0, 1.05])
+def test_a_floor_of_any_speed_gives_usable_predictions(graph: PruningGraph, share: float) -> None:
+    model = LatencyModel(graph, floor(graph), share)
+    for widths in (floor(graph), graph.dense_widths()):
+        assert 0 < model.predict(widths) < 1.2

@@ -1,0 +1,134 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import torch
+
+from harness.budget import Budget, parse_budget, parse_budgets
+from harness.target import Target
+from harness_search.ladder import ranked_ladder, scaled_ladder
+from harness_search.proposals import is_within_drop, propose
+from harness_search.settings import Settings
+from harness_search.space import DEFAULTS, SearchSpace
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from harness_results.record import RunRecord
+
+    MakeRecord = Callable[..., RunRecord]
+
+SPACE = SearchSpace({"conv1": 32, "conv2": 48}, {"conv1": (8, 16, 32), "conv2": (8, 24, 48)})
+SCORES = {"conv1": torch.linspace(0.5, 1.5, 32), "conv2": torch.linspace(1.9, 0.1, 48)}
+SUGGESTED = {"ratio.conv1": 0.5, "ratio.conv2": 0.0, **DEFAULTS, "temperature": 2.0}
+ASKED = object()
+
+
+class Sampler:
+    def __init__(self) -> None:
+        self.asked: list[int] = []
+
+    def ask(self, index: int) -> tuple[Any, dict[str, Any]]:
+        self.asked.append(index)
+        return ASKED, SUGGESTED
+
+
+def bench(budgets: tuple[Budget, ...], max_drop: float | None = None) -> Any:
+    settings = Settings(Target("cpu", "onnxruntime"), budgets, "tiny")
+    return SimpleNamespace(
+        settings=replace(settings, max_drop=max_drop), space=SPACE, floor_share=0.1,
+        dense_accuracy=0.95, dense_s={"p50": 0.020, "p90": 0.025}, scores=lambda criterion: SCORES,
+    )  # fmt: skip
+
+
+def proposals(text: str, count: int) -> tuple[list[Any], dict[str, Sampler]]:
+    budgets = parse_budgets(text)
+    samplers = {budget.text: Sampler() for budget in budgets}
+    made = bench(budgets)
+    return [propose(made, i, [], samplers, budgets) for i in range(count)], samplers  # type: ignore[arg-type]
+
+
+def aims(records: Sequence[RunRecord], max_drop: float | None = 0.02) -> float:
+    budgets = parse_budgets("50%")
+    samplers: Any = {"50%": Sampler()}
+    return propose(bench(budgets, max_drop), 9, records, samplers, budgets)[0].aim
+
+
+def test_the_controls_come_first_and_are_not_the_samplers() -> None:
+    made, samplers = proposals("50%", 4)
+    assert [proposal.role for proposal, _ in made] == ["uniform", "global", "searched", "searched"]
+    assert [asked for _, asked in made] == [None, None, ASKED, ASKED]
+    assert samplers["50%"].asked == [2, 3]
+    for proposal, _ in made[:2]:
+        assert proposal.suggestion is None
+        assert proposal.params == DEFAULTS
+
+
+def test_the_controls_are_uniform_and_global_pruning() -> None:
+    made, _ = proposals("50%", 2)
+    assert made[0][0].ladder == scaled_ladder(SPACE, {"conv1": 1.0, "conv2": 1.0})
+    assert made[1][0].ladder == ranked_ladder(SPACE, SCORES)
+
+
+def test_a_searched_proposal_is_what_the_sampler_suggested() -> None:
+    proposal = proposals("50%", 3)[0][2][0]
+    assert proposal.ladder == scaled_ladder(SPACE, {"conv1": 0.5, "conv2": 1.0})
+    assert proposal.params == proposal.suggestion == SUGGESTED
+
+
+def test_budgets_take_turns_and_each_has_its_controls() -> None:
+    made, samplers = proposals("30%,60%", 6)
+    assert [(p.budget.text, p.role) for p, _ in made] == [
+        ("30%", "uniform"), ("60%", "uniform"), ("30%", "global"), ("60%", "global"),
+        ("30%", "searched"), ("60%", "searched"),
+    ]  # fmt: skip
+    assert {text: sampler.asked for text, sampler in samplers.items()} == {"30%": [4], "60%": [5]}
+
+
+@pytest.mark.parametrize(
+    ("text", "statistic", "aim"), [("50%", None, 0.5), ("5ms", "p50", 0.25), ("5ms", "p90", 0.2)]
+)
+def test_the_aim_is_the_budget_as_a_share_of_dense(
+    text: str, statistic: str | None, aim: float
+) -> None:
+    budget = parse_budget(text, statistic)
+    samplers: Any = {budget.text: Sampler()}
+    for index in (0, 1, 2):
+        proposal, _ = propose(bench((budget,)), index, [], samplers, (budget,))
+        assert proposal.aim == pytest.approx(aim)
+
+
+def test_within_a_drop_means_so_much_below_dense_and_no_more(trial_record: MakeRecord) -> None:
+    allowed = bench(parse_budgets("50%"), max_drop=0.02)
+    assert is_within_drop(allowed, trial_record(0, accuracy=0.93))
+    assert not is_within_drop(allowed, trial_record(0, accuracy=0.929))
+    assert is_within_drop(bench(parse_budgets("50%")), trial_record(0, accuracy=0.0))
+
+
+def test_under_a_drop_the_next_aims_to_be_faster_than_the_best(trial_record: MakeRecord) -> None:
+    good = trial_record(0, accuracy=0.94, ratio=(0.4, 0.39, 0.41))
+    assert aims([], 0.02) == 0.5
+    assert aims([good], None) == 0.5
+    assert 0.2 <= aims([good]) < 0.4
+
+
+def test_it_does_not_go_back_to_where_accuracy_was_lost(trial_record: MakeRecord) -> None:
+    good = trial_record(0, accuracy=0.94, ratio=(0.4, 0.39, 0.41))
+    lost = trial_record(1, accuracy=0.90, ratio=(0.38, 0.37, 0.39))
+    assert 0.38 < aims([good, lost]) < 0.4
+
+
+def test_it_does_not_aim_below_the_floor(trial_record: MakeRecord) -> None:
+    good = trial_record(0, accuracy=0.94, ratio=(0.11, 0.10, 0.12))
+    assert aims([good]) == pytest.approx(0.1)
+
+
+def test_other_budgets_and_untrained_trials_say_nothing_of_the_aim(
+    trial_record: MakeRecord,
+) -> None:
+    other = trial_record(0, accuracy=0.94, ratio=(0.2, 0.19, 0.21), budget="30%")
+    over = trial_record(1, status="over_budget", ratio=(0.2, 0.19, 0.21))
+    assert aims([other, over]) == 0.5

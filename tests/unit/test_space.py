@@ -1,0 +1,98 @@
+from __future__ import annotations
+
+import optuna
+import pytest
+from optuna.distributions import FloatDistribution
+
+from harness.compression.graph import PruningGraph, pruning_graph
+from harness.compression.importance import CRITERIA
+from harness.errors import ConfigError
+from harness.target import Target
+from harness_search.settings import Settings
+from harness_search.space import DEFAULTS, SearchSpace, search_space
+from support.tiny import Tiny
+
+
+@pytest.fixture(scope="module")
+def graph() -> PruningGraph:
+    return pruning_graph(Tiny().model(), Tiny().example_input(1))
+
+
+def space(
+    graph: PruningGraph, granule: int, layers: tuple[str, ...] = (), exclude: tuple[str, ...] = ()
+) -> SearchSpace:
+    target = Target("cpu", "onnxruntime")
+    return search_space(
+        graph, granule, Settings(target, (), "tiny", layers=layers, exclude=exclude)
+    )
+
+
+def test_widths_go_in_granules_up_to_the_dense_one(graph: PruningGraph) -> None:
+    assert space(graph, 16).allowed == {"conv1": (16, 32), "conv2": (16, 32, 48)}
+    assert space(graph, 20).allowed == {"conv1": (20, 32), "conv2": (20, 40, 48)}
+    assert space(graph, 40).allowed == {"conv1": (32,), "conv2": (40, 48)}
+    assert space(graph, 16).floor() == {"conv1": 16, "conv2": 16}
+
+
+def test_layers_and_exclude_fix_groups_at_their_dense_width(graph: PruningGraph) -> None:
+    expected = {"conv1": (32,), "conv2": (16, 32, 48)}
+    assert space(graph, 16, layers=("conv2",)).allowed == expected
+    assert space(graph, 16, exclude=("conv1",)).allowed == expected
+    assert "ratio.conv1" not in space(graph, 16, exclude=("conv1",)).distributions()
+
+
+@pytest.mark.parametrize("option", ["layers", "exclude"])
+def test_an_unknown_layer_is_refused_with_the_nearest(graph: PruningGraph, option: str) -> None:
+    with pytest.raises(ConfigError, match=r"'conv3'.*Did you mean 'conv"):
+        space(graph, 16, **{option: ("conv3",)})
+
+
+def test_a_space_of_one_network_is_refused(graph: PruningGraph) -> None:
+    with pytest.raises(ConfigError, match="Nothing is left"):
+        space(graph, 48)
+    with pytest.raises(ConfigError, match="Nothing is left"):
+        space(graph, 16, exclude=("conv1", "conv2"))
+
+
+def test_what_is_drawn_stays_between_the_dense_network_and_the_floor(graph: PruningGraph) -> None:
+    drawn = space(graph, 16).distributions()
+    ratio = drawn["ratio.conv2"]
+    assert isinstance(ratio, FloatDistribution)
+    assert (ratio.low, ratio.high) == (0.0, 1 - 16 / 48)
+    assert drawn.keys() == {
+        "ratio.conv1", "ratio.conv2", "temperature", "kd_weight", "criterion",
+    }  # fmt: skip
+
+
+def test_a_suggestion_has_every_parameter_and_keeps_some_of_every_group(
+    graph: PruningGraph,
+) -> None:
+    searched = space(graph, 16)
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
+    for _ in range(20):
+        params = searched.suggest(study.ask())
+        assert params.keys() == searched.distributions().keys()
+        assert params["criterion"] in CRITERIA
+        densities = searched.densities(params)
+        assert 16 / 32 <= densities["conv1"] <= 1
+        assert 16 / 48 <= densities["conv2"] <= 1
+
+
+def test_a_fixed_group_keeps_everything(graph: PruningGraph) -> None:
+    fixed = space(graph, 16, exclude=("conv1",))
+    assert fixed.densities({"ratio.conv2": 0.25}) == {"conv1": 1.0, "conv2": 0.75}
+
+
+def test_ratios_are_what_is_gone(graph: PruningGraph) -> None:
+    found = space(graph, 16).ratios({"conv1": 32, "conv2": 12})
+    assert found == {"conv1": 0.0, "conv2": 0.75}
+
+
+def test_the_parameters_of_a_candidate_would_suggest_it(graph: PruningGraph) -> None:
+    searched = space(graph, 16)
+    widths = {"conv1": 16, "conv2": 32}
+    params = searched.params({"widths": widths, **DEFAULTS})
+    assert params.keys() == searched.distributions().keys()
+    densities = searched.densities(params)
+    assert {n: round(d * searched.dense[n]) for n, d in densities.items()} == widths
+    assert params["criterion"] == DEFAULTS["criterion"]

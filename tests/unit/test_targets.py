@@ -1,0 +1,76 @@
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from harness.errors import BackendUnavailable, ConfigError
+from harness.target import Target
+from harness_backends.onnxruntime import OnnxRuntimeBackend
+from harness_backends.registry import BACKENDS, backend_class, open_backend
+from harness_backends.targets import find_target, load_targets
+from harness_backends.testing.fake import FakeBackend
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+@pytest.fixture
+def user_targets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("HARNESS_CONFIG_DIR", str(tmp_path))
+    return tmp_path / "targets.toml"
+
+
+def test_the_shipped_targets_load_without_a_users_file(user_targets: Path) -> None:
+    assert not user_targets.exists()
+    assert {"cpu", "gpu", "jetson", "raspberry-pi"} <= load_targets().keys()
+    assert find_target("cpu").threads == 1
+    assert find_target("cpu").batch == 1
+
+
+def test_a_users_target_inherits_from_the_shipped_one_of_its_name(user_targets: Path) -> None:
+    shipped = find_target("cpu")
+    user_targets.write_text("[cpu]\nthreads = 2\n[mine]\nbackend = 'onnxruntime'\n")
+    assert find_target("cpu").threads == 2
+    assert find_target("cpu").granule == shipped.granule
+    assert find_target("mine") == Target("mine", "onnxruntime")
+
+
+@pytest.mark.parametrize(
+    "text", ["[cpu", "threads = 2", "[cpu]\nthread = 2", "[cpu]\nthreads = 0", "[mine]\nbatch = 1"]
+)
+def test_a_wrong_users_file_is_named(user_targets: Path, text: str) -> None:
+    user_targets.write_text(text)
+    with pytest.raises(ConfigError, match=r"targets\.toml"):
+        load_targets()
+
+
+def test_an_unknown_target_names_the_nearest(user_targets: Path) -> None:
+    with pytest.raises(ConfigError, match="Did you mean 'jetson'"):
+        find_target("jetsen")
+
+
+def test_backends_are_found_by_name_once_registered(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert backend_class("onnxruntime") is OnnxRuntimeBackend
+    with pytest.raises(BackendUnavailable, match="'fake'"):
+        backend_class("fake")
+    monkeypatch.setitem(BACKENDS, "fake", FakeBackend.PATH)
+    assert isinstance(open_backend(Target("t", "fake")), FakeBackend)
+
+
+def test_a_board_is_refused_with_a_way_out() -> None:
+    with pytest.raises(BackendUnavailable, match="--target cpu"):
+        open_backend(Target("board", "onnxruntime", needs_host=True))
+
+
+def test_a_runtime_that_is_not_installed_is_refused_with_the_remedy(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    import importlib.metadata
+
+    def absent(name: str) -> str:
+        raise importlib.metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(importlib.metadata, "version", absent)
+    with pytest.raises(BackendUnavailable, match="pip install onnxruntime"):
+        open_backend(Target("t", "onnxruntime"))

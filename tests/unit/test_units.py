@@ -1,0 +1,100 @@
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from harness import units
+from harness.errors import ConfigError
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [
+        ("10ms", 0.010),
+        (" 10 ms ", 0.010),
+        ("800us", 800e-6),
+        ("800µs", 800e-6),
+        ("1.5s", 1.5),
+        (".5ms", 0.5e-3),
+        ("2e3ns", 2e-6),
+    ],
+)
+def test_a_latency_is_seconds(text: str, seconds: float) -> None:
+    assert math.isclose(units.parse_latency_s(text), seconds)
+
+
+@pytest.mark.parametrize("text", ["", "ms", "10", "10 min", "1e999ms", "nan ms", "10ms20", "1,5ms"])
+def test_what_is_no_latency_is_refused_with_what_was_received(text: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        units.parse_latency_s(text, "--budget")
+    assert repr(text) in str(caught.value)
+    assert "--budget" in str(caught.value)
+
+
+def test_a_missing_unit_is_named_as_the_remedy() -> None:
+    with pytest.raises(ConfigError, match="Add a unit"):
+        units.parse_latency_s("10")
+
+
+@pytest.mark.parametrize("text", ["0ms", "-1ms"])
+def test_a_latency_is_above_zero(text: str) -> None:
+    with pytest.raises(ConfigError, match="above zero"):
+        units.parse_latency_s(text)
+
+
+@pytest.mark.parametrize(("text", "seconds"), [("3min", 180), ("90s", 90), ("2h", 7200)])
+def test_a_wall_time_is_seconds(text: str, seconds: float) -> None:
+    assert units.parse_wall_s(text) == seconds
+
+
+def test_a_wall_time_has_no_milliseconds_and_names_its_option() -> None:
+    with pytest.raises(ConfigError, match="--time"):
+        units.parse_wall_s("10ms")
+
+
+def test_sizes_are_decimal_or_binary() -> None:
+    assert units.parse_size_bytes("2MB") == 2_000_000
+    assert units.parse_size_bytes("2MiB") == 2 * 2**20
+    assert units.parse_size_bytes("1.5kB") == 1500
+
+
+def test_points_are_hundredths() -> None:
+    assert math.isclose(units.parse_points("1pt"), 0.01)
+    assert math.isclose(units.parse_points("2.5 pts"), 0.025)
+
+
+@pytest.mark.parametrize("text", ["100pt", "1", "1%", "0pt"])
+def test_points_are_between_none_and_all(text: str) -> None:
+    with pytest.raises(ConfigError, match="--max-drop"):
+        units.parse_points(text)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (538e-6, "0.538 ms"),
+        (83.1e-6, "83.1 µs"),
+        (0.0123, "12.3 ms"),
+        (0.25, "250 ms"),
+        (2, "2.00 s"),
+    ],
+)
+def test_latencies_are_shown_with_three_digits(seconds: float, text: str) -> None:
+    assert units.format_latency(seconds) == text
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(-1, "0 s"), (4.4, "4 s"), (59.6, "1 min 00 s"), (125, "2 min 05 s"), (3720, "1 h 02 min")],
+)
+def test_wall_times_are_shown_for_people(seconds: float, text: str) -> None:
+    assert units.format_wall(seconds) == text
+
+
+def test_sizes_and_counts_are_shown_with_a_prefix() -> None:
+    assert units.format_size(1_520_000) == "1.52 MB"
+    assert units.format_size(640_000) == "640 kB"
+    assert units.format_count(62_100_000) == "62.1 M"
+    assert units.format_count(890_000) == "890 k"
+    assert units.format_count(12) == "12"

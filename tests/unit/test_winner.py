@@ -1,0 +1,186 @@
+"""The winner's folder: model, weights, history, card, ten lines that run it, picture."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
+import numpy as np
+import onnx
+import pytest
+
+from harness_results.store import StudyFolder
+from harness_results.winner import RUN_PY, pruning_history, winner_folder, write_winner
+from support.records import PRUNED, finals, record, store
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+FILES = ["card.md", "model.onnx", "pruning.json", "run.py", "search.png", "weights.safetensors"]
+
+
+def names(path: Path) -> list[str]:
+    return sorted(entry.name for entry in path.iterdir())
+
+
+def test_the_folder_holds_all_that_is_needed(tmp_path: Path) -> None:
+    made = finals()
+    folder = store(tmp_path, made.values())
+    write_winner(folder, [*made.values(), record("trial", "searched", index=2)], ["50%"])
+    assert names(folder.winner) == FILES
+    models = folder.models
+    assert (folder.winner / "model.onnx").read_bytes() == (models / "trial-0002.onnx").read_bytes()
+    weights = (models / "trial-0002.safetensors").read_bytes()
+    assert (folder.winner / "weights.safetensors").read_bytes() == weights
+    assert not list(folder.path.glob("winner.*"))
+
+
+def test_the_pruning_history_says_what_was_removed_from_what(tmp_path: Path) -> None:
+    made = finals()
+    folder = store(tmp_path, made.values())
+    write_winner(folder, list(made.values()), ["50%"])
+    history = json.loads((folder.winner / "pruning.json").read_text())
+    assert history == pruning_history(made["winner"])
+    assert history["widths"] == PRUNED
+    for group, removed in history["removed_channels"].items():
+        assert history["dense_widths"][group] - len(removed) == history["widths"][group]
+
+
+def test_the_card_tells_figures_machine_and_how_to_replay(tmp_path: Path) -> None:
+    made = finals()
+    folder = store(tmp_path, made.values())
+    write_winner(folder, list(made.values()), ["50%"])
+    card = (folder.winner / "card.md").read_text(encoding="utf-8")
+    for part in (
+        "90.00% test accuracy", "86.00% to 94.00%", "90 images", "14.6 µs", "47.0%", "made up",
+        "15000 calls in 5 fresh processes", f"harness replay {made['winner'].run_id}",
+        "| conv1 | 32 | 20 | 38% |", "609fd5c6ea.2d1ce66016", "criterion l2",
+    ):  # fmt: skip
+        assert part in card, part
+    for role in made:
+        assert f"\n| {role} |" in card
+
+
+def test_a_dense_winner_was_not_pruned(tmp_path: Path) -> None:
+    dense = record(role="dense", ratio=1.0, budget="150%", feasible=True)
+    won = record(role="winner", ratio=1.0, budget="150%", feasible=True, pruning=None,
+                 candidate=dense.candidate)  # fmt: skip
+    folder = store(tmp_path, [dense, won])
+    write_winner(folder, [dense, won], ["150%"])
+    assert "already within the budget" in (folder.winner / "card.md").read_text()
+    assert pruning_history(won)["removed_channels"] == {}
+
+
+def test_run_py_is_short_and_says_no_to_telemetry_before_the_import() -> None:
+    assert len(RUN_PY.splitlines()) <= 12
+    assert RUN_PY.index("ORT_DISABLE_TELEMETRY") < RUN_PY.index("import numpy as np, onnxruntime")
+    compile(RUN_PY, "run.py", "exec")
+
+
+def test_run_py_classifies(tmp_path: Path) -> None:
+    info = [
+        onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, (1, 3)) for name in "xy"
+    ]
+    graph = onnx.helper.make_graph([onnx.helper.make_node("Neg", ["x"], ["y"])], "g", *(
+        [value] for value in info))  # fmt: skip
+    opset = [onnx.helper.make_opsetid("", 17)]
+    onnx.save(onnx.helper.make_model(graph, opset_imports=opset, ir_version=8),
+              tmp_path / "model.onnx")  # fmt: skip
+    (tmp_path / "run.py").write_text(RUN_PY)
+    np.save(tmp_path / "inputs.npy", np.array([[5.0, 3.0, 4.0]]))
+    for arguments, answer in (([], "[0]"), (["inputs.npy"], "[1]")):
+        done = subprocess.run(
+            [sys.executable, "run.py", *arguments],
+            cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False,
+        )  # fmt: skip
+        assert (done.returncode, done.stdout.strip()) == (0, answer), done.stderr
+
+
+def test_an_old_winner_is_replaced_as_a_whole(tmp_path: Path) -> None:
+    made = finals()
+    folder = store(tmp_path, made.values())
+    write_winner(folder, list(made.values()), ["50%"])
+    (folder.winner / "leftover").write_text("x")
+    later = record(role="winner", index=5, date="2026-02-01T00:00:00Z", test=(0.95, 0.9, 0.98))
+    store(tmp_path, [later])
+    write_winner(folder, [*made.values(), later], ["50%"])
+    assert names(folder.winner) == FILES
+    assert later.run_id in (folder.winner / "card.md").read_text()
+
+
+def test_the_latest_final_wins_though_its_trial_is_an_older_one(tmp_path: Path) -> None:
+    made = finals()
+    folder = store(tmp_path, made.values())
+    later = record(role="winner", index=1, date="2026-02-01T00:00:00Z")
+    store(tmp_path, [later])
+    write_winner(folder, folder.read(), ["50%"])
+    assert later.run_id in (folder.winner / "card.md").read_text(encoding="utf-8")
+
+
+def test_without_a_feasible_winner_none_is_left_lying(tmp_path: Path) -> None:
+    made = finals()
+    folder = store(tmp_path, made.values())
+    write_winner(folder, list(made.values()), ["50%"])
+    missed = record(role="winner", index=2, feasible=False, date="2026-02-01T00:00:00Z")
+    write_winner(folder, [*made.values(), missed], ["50%"])
+    assert not folder.winner.exists()
+    assert not list(folder.path.glob("winner*"))
+
+
+def test_a_search_without_finals_has_no_winner(tmp_path: Path) -> None:
+    folder = store(tmp_path, [record("trial", "uniform")])
+    write_winner(folder, folder.read(), ["50%"])
+    assert not folder.winner.exists()
+
+
+def test_a_front_has_a_folder_per_budget(tmp_path: Path) -> None:
+    tight = {
+        role: record(role=role, budget="30%", index=4, ratio=ratio, feasible=role == "winner")
+        for role, ratio in (("dense", 1.0), ("winner", 0.29))
+    }
+    made = [*finals().values(), *tight.values()]
+    folder = store(tmp_path, made)
+    write_winner(folder, made, ["30%", "50%"])
+    assert names(folder.winner) == ["30pct", "50pct"]
+    for part, index in (("30pct", 4), ("50pct", 2)):
+        assert names(folder.winner / part) == FILES
+        model = (folder.winner / part / "model.onnx").read_bytes()
+        assert model == (folder.models / f"trial-{index:04d}.onnx").read_bytes()
+
+
+def test_a_front_keeps_the_points_that_were_met(tmp_path: Path) -> None:
+    made = list(finals().values())
+    folder = store(tmp_path, made)
+    write_winner(folder, made, ["1%", "50%"])
+    assert names(folder.winner) == ["50pct"]
+
+
+@pytest.mark.parametrize("budget", ["50%", "1.5ms", "800us", "800µs"])
+def test_a_budgets_folder_is_a_plain_name(tmp_path: Path, budget: str) -> None:
+    folder = StudyFolder(tmp_path, "s")
+    assert winner_folder(folder, budget, several=False) == folder.winner
+    path = winner_folder(folder, budget, several=True)
+    assert path.parent == folder.winner
+    assert "%" not in path.name
+
+
+def test_a_failed_copy_keeps_the_old_winner(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = finals()
+    folder = store(tmp_path, made.values())
+    write_winner(folder, list(made.values()), ["50%"])
+    before = {p.name: hashlib.sha256(p.read_bytes()).digest() for p in folder.winner.iterdir()}
+
+    def fail(source: Path, target: Path) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(shutil, "copyfile", fail)
+    with pytest.raises(KeyboardInterrupt):
+        write_winner(folder, list(made.values()), ["50%"])
+    after = {p.name: hashlib.sha256(p.read_bytes()).digest() for p in folder.winner.iterdir()}
+    assert after == before
