@@ -55,7 +55,7 @@ def bench(path: Path, target: Target) -> Measurement:
     try:
         inputs = {name: _random(rng, dtype, shape) for name, dtype, shape in specs}
     except (MemoryError, ValueError) as exc:
-        shapes = ", ".join(f"{name} {list(shape)}" for name, _, shape in specs)
+        shapes = ", ".join(f"{name!r} {list(shape)}" for name, _, shape in specs)
         raise ConfigError(f"{path}: its inputs don't fit in memory ({shapes}).") from exc
     backend = open_backend(target)
     measured = measure(

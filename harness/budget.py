@@ -82,7 +82,7 @@ def parse_budget(text: str, statistic: str | None = None) -> Budget:
             "`--budget` in instructions is for emulated targets, and none is available here. "
             f"Received: {text!r}. Use a duration such as '10ms' or a share such as '50%'."
         )
-    if parts is None or parts[1] not in ("%", "ns", "us", "µs", "ms", "s"):
+    if parts is None or parts[1] not in ("%", "ns", "us", "µs", "\u03bcs", "ms", "s"):
         hint = "Add a unit." if parts is not None and not parts[1] else "Use a number and a unit."
         raise ConfigError(
             "`--budget` must be a duration such as '10ms' or a share of the dense model such as "
@@ -90,10 +90,10 @@ def parse_budget(text: str, statistic: str | None = None) -> Budget:
         )
     if parts[0] <= 0:
         raise ConfigError(f"`--budget` must be above zero. Received: {text!r}.")
-    name = f"{parts[0]:g}{parts[1]}"
+    name = f"{parts[0]:.12g}{parts[1]}"
     if parts[1] == "%":
         return Budget("share", parts[0] / 100, statistic or "p50", name)
-    return Budget("time", parse_latency_s(name), statistic or "p90", name)
+    return Budget("time", parse_latency_s(text), statistic or "p90", name)
 
 
 def parse_budgets(text: str, statistic: str | None = None) -> tuple[Budget, ...]:
@@ -105,9 +105,9 @@ def parse_budgets(text: str, statistic: str | None = None) -> tuple[Budget, ...]
     parts = text.split(",")
     if len(parts) > 1 and not all(part.strip() for part in parts):
         raise ConfigError(f"`--budget` has an empty entry in its list. Received: {text!r}.")
-    budgets = {b.value: b for b in (parse_budget(part, statistic) for part in parts)}
+    budgets = {b.text: b for b in (parse_budget(part, statistic) for part in parts)}
     if len({budget.kind for budget in budgets.values()}) > 1:
         raise ConfigError(
             f"`--budget` takes a list of shares or of durations, not both. Received: {text!r}."
         )
-    return tuple(budgets[value] for value in sorted(budgets))
+    return tuple(sorted(budgets.values(), key=lambda budget: budget.value))

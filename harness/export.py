@@ -151,9 +151,12 @@ def read_onnx(path: Path) -> tuple[OnnxModel, list[tuple[str, str, tuple[int, ..
             inputs of a dynamic shape or of strings.
     """
     if not path.is_file():
-        what = "is a folder" if path.is_dir() else "does not exist"
-        raise ConfigError(f"{path} {what}. Expected an ONNX file.")
-    data = path.read_bytes()
+        what = "is a folder" if path.is_dir() else "no such file"
+        raise ConfigError(f"{path}: {what}. Expected an ONNX model.")
+    try:
+        data = path.read_bytes()
+    except OSError as exc:
+        raise ConfigError(f"{path} can't be read: {exc.strerror}.") from exc
     try:
         proto = onnx.load_model_from_string(data)
         if not proto.graph.node:

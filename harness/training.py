@@ -114,7 +114,7 @@ def fit(
             step += 1
             on_batch(step, total)
         if not torch.isfinite(loss):
-            raise TaskError(f"Training diverged: the loss is {float(loss)} at step {step}.")
+            raise TaskError(f"Training diverged: the loss is {loss.item()} at step {step}.")
     set_memory_format(model, torch.contiguous_format)
     return model.eval()
 

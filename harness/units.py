@@ -7,7 +7,7 @@ import re
 
 from harness.errors import ConfigError
 
-_DURATIONS_S = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0}
+_DURATIONS_S = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "\u03bcs": 1e-6, "ms": 1e-3, "s": 1.0}
 _WALL_S = {"s": 1.0, "sec": 1.0, "min": 60.0, "m": 60.0, "h": 3600.0}
 _SIZES_BYTES = {"B": 1.0, "kB": 1e3, "KB": 1e3, "MB": 1e6, "GB": 1e9, "KiB": 2**10, "MiB": 2**20}
 _QUANTITY = re.compile(r"^\s*([+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)\s*([^\d\s]*)\s*$")
@@ -29,7 +29,10 @@ def _positive(text: str, units: dict[str, float], option: str, example: str) -> 
         raise ConfigError(f"`{option}` must be {example}. Received: {text!r}. {hint}")
     if parts[0] <= 0:
         raise ConfigError(f"`{option}` must be above zero. Received: {text!r}.")
-    return parts[0] * units[parts[1]]
+    value = parts[0] * units[parts[1]]
+    if not math.isfinite(value):
+        raise ConfigError(f"`{option}` is too large. Received: {text!r}.")
+    return value
 
 
 def parse_latency_s(text: str, option: str = "--budget") -> float:
@@ -44,7 +47,10 @@ def parse_wall_s(text: str, option: str = "--time") -> float:
 
 def parse_size_bytes(text: str, option: str = "--max-size") -> int:
     """Return bytes from a size such as `"2MB"` (decimal) or `"2MiB"` (binary)."""
-    return int(_positive(text, _SIZES_BYTES, option, "a size such as '2MB' or '800KiB'"))
+    size = int(_positive(text, _SIZES_BYTES, option, "a size such as '2MB' or '800KiB'"))
+    if size < 1:
+        raise ConfigError(f"`{option}` must be at least one byte. Received: {text!r}.")
+    return size
 
 
 def parse_points(text: str, option: str = "--max-drop") -> float:

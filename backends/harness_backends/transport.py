@@ -21,6 +21,8 @@ BOOT = "import sys;exec(compile(sys.stdin.buffer.read(int(sys.argv[1])),'harness
 """Reads the agent's source from standard input and runs it: nothing is installed over there."""
 
 _SILENCE_LIMIT = 1 << 16
+_LARGEST_HEADER = 1 << 24
+_NO_PROTOCOL = "The timing process printed something else than the protocol."
 
 
 def local_argv() -> list[str]:
@@ -56,6 +58,8 @@ class Channel:
             raise DeviceLost(f"The timing process could not be started: {exc}.") from exc
         self._stderr = b""
         try:
+            assert self._process.stdin is not None
+            os.set_blocking(self._process.stdin.fileno(), False)
             self._write(source)
             self.hello = self._hello()
         except BaseException:
@@ -88,7 +92,7 @@ class Channel:
         deadline = time.monotonic() + self._timeout_s
         while agent.MAGIC not in self._buffer:
             if len(self._buffer) > _SILENCE_LIMIT:
-                raise DeviceLost("The timing process printed something else than the protocol.")
+                raise DeviceLost(_NO_PROTOCOL)
             self._fill(deadline)
         del self._buffer[: self._buffer.index(agent.MAGIC) + len(agent.MAGIC)]
         return self._reply()[0]
@@ -96,9 +100,15 @@ class Channel:
     def _reply(self) -> tuple[dict[str, Any], bytes]:
         deadline = time.monotonic() + self._timeout_s
         header_size, blob_size = agent.SIZES.unpack(self._read(agent.SIZES.size, deadline))
-        header: dict[str, Any] = json.loads(self._read(header_size, deadline))
+        if header_size > _LARGEST_HEADER:
+            raise DeviceLost(_NO_PROTOCOL)
+        try:
+            header: dict[str, Any] = json.loads(self._read(header_size, deadline))
+            ok = header.pop("ok")
+        except (ValueError, KeyError, AttributeError) as exc:
+            raise DeviceLost(_NO_PROTOCOL) from exc
         blob = self._read(blob_size, deadline)
-        if not header.pop("ok"):
+        if not ok:
             raise BackendError(f"{header['kind']}: {header['message']}")
         return header, blob
 
@@ -119,11 +129,7 @@ class Channel:
             while True:
                 ready = selector.select(max(0.0, deadline - time.monotonic()))
                 if not ready:
-                    self._process.kill()
-                    raise DeviceLost(
-                        f"The timing process did not answer within {self._timeout_s:.0f} s; it was "
-                        "ended."
-                    )
+                    raise self._silent()
                 for key, _ in ready:
                     data = os.read(key.fd, 1 << 20)
                     if key.fileobj is self._process.stdout:
@@ -137,12 +143,22 @@ class Channel:
 
     def _write(self, data: bytes) -> None:
         assert self._process.stdin is not None
-        view = memoryview(data)
-        try:
+        view, deadline = memoryview(data), time.monotonic() + self._timeout_s
+        with selectors.DefaultSelector() as selector:
+            selector.register(self._process.stdin, selectors.EVENT_WRITE)
             while view:
-                view = view[self._process.stdin.write(view) :]
-        except OSError as exc:
-            raise self._lost() from exc
+                if not selector.select(max(0.0, deadline - time.monotonic())):
+                    raise self._silent()
+                try:
+                    view = view[os.write(self._process.stdin.fileno(), view) :]
+                except OSError as exc:
+                    raise self._lost() from exc
+
+    def _silent(self) -> DeviceLost:
+        self._process.kill()
+        return DeviceLost(
+            f"The timing process did not answer within {self._timeout_s:.0f} s; it was ended."
+        )
 
     def _lost(self) -> DeviceLost:
         try:

@@ -37,9 +37,12 @@ def bench(
     """
     with reported():
         from harness.api import bench as run
+        from harness.units import parse_count
         from harness_backends.targets import find_target
 
-        options = [*(settings or ()), *([f"threads={threads}"] if threads else ())]
+        options = list(settings or ())
+        if threads is not None:
+            options.append(f"threads={parse_count(threads, '--threads')}")
         where = find_target(target).with_settings(options)
         console = stdout()
         if console.is_terminal:

@@ -94,7 +94,7 @@ def search(
     with reported(resume):
         asked = _settings(
             target, budget, task, trials, time, seed, study, statistic, max_drop, max_size, layers,
-            exclude, [*(settings or ()), *([f"threads={threads}"] if threads else ())], results,
+            exclude, settings or [], threads, results,
         )  # fmt: skip
         if dry_run:
             _dry_run(asked)
@@ -112,7 +112,7 @@ def search(
 def _settings(
     target: str, budget: str, task: str, trials: str | None, time: str | None, seed: str,
     study: str | None, statistic: str | None, max_drop: str | None, max_size: str | None,
-    layers: str | None, exclude: str | None, options: list[str], results: Path,
+    layers: str | None, exclude: str | None, options: list[str], threads: str | None, results: Path,
 ) -> Settings:  # fmt: skip
     from harness.budget import parse_budgets
     from harness.tasks import task_class
@@ -128,6 +128,8 @@ def _settings(
         time_s: float | None = parse_wall_s(time)
     else:
         time_s = None if trials is not None else DEFAULT_TIME_S
+    if threads is not None:
+        options = [*options, f"threads={parse_count(threads, '--threads')}"]
     asked = Settings(
         target=find_target(target).with_settings(options),
         budgets=parse_budgets(budget, statistic),

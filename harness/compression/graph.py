@@ -164,10 +164,10 @@ def _weights(model: nn.Module, name: str) -> int:
 
 
 def _heads(model: nn.Module, example: torch.Tensor) -> list[nn.Module]:
-    """Return the layers whose output is the network's own: their channels are its classes."""
-    outputs: dict[int, nn.Module] = {}
+    """Return the layer whose output is the network's own: its channels are the classes."""
+    ran: list[tuple[nn.Module, torch.Tensor]] = []  # holds the tensors, so identities stay theirs
     hooks = [
-        module.register_forward_hook(lambda m, _, out: outputs.__setitem__(id(out), m))
+        module.register_forward_hook(lambda m, _, out: ran.append((m, out)))
         for module in model.modules()
         if isinstance(module, _ROOTS)
     ]
@@ -177,8 +177,7 @@ def _heads(model: nn.Module, example: torch.Tensor) -> list[nn.Module]:
     finally:
         for hook in hooks:
             hook.remove()
-    found = outputs.get(id(result))
-    if found is not None:
-        return [found]
-    # The output went through something else on its way: keep the last layer as it is.
-    return [[m for m in model.modules() if isinstance(m, _ROOTS)][-1]]
+    if not ran:
+        raise TaskError("The network has no convolution or linear layer to prune.")
+    # The output may have gone through a softmax or the like: then the last layer that ran.
+    return [next((module for module, out in ran if out is result), ran[-1][0])]

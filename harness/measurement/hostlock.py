@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import fcntl
 import os
-import tempfile
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,11 +21,12 @@ class HostLock:
     """The lock of this host, shared by every user and process on it.
 
     Args:
-        folder: Where the two lock files lie; the temporary folder unless given.
+        folder: Where the two lock files lie; `/tmp` unless given: the same for every user, which
+            TMPDIR need not be.
     """
 
     def __init__(self, folder: Path | None = None) -> None:
-        base = folder if folder is not None else Path(tempfile.gettempdir())
+        base = folder if folder is not None else Path("/tmp")  # noqa: S108 - opened without following links
         self._gate = _open_shared(base / "latency-harness.gate")
         self._lock = _open_shared(base / "latency-harness.lock")
 

@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 _BLOCK_S = 0.01
 """Aimed length of a block: long against a call, short against the machine's moods."""
 _WARM_UP_S, _WARM_UP_CALLS, _WARM_UP_LIMIT_S = 0.2, 10, 3.0
+_REQUEST_S = 20.0
+"""Aimed longest time of one request to a worker."""
 _WINDOW = 10
 """Rounds in which warm-up looks for a trend."""
 
@@ -195,12 +197,16 @@ def _run_rounds(
     rng: random.Random,
     into: dict[str, list[Block]],
 ) -> None:
-    order: list[str] = []
-    for _ in range(rounds):
-        order += rng.sample(list(sessions), len(sessions))
-    timed = worker.time([(sessions[name], calls) for name in order])
-    for name, block in zip(order, timed, strict=True):
-        into[name].append(block)
+    # Slow models get a request per few rounds: a worker that is silent for long looks dead.
+    slowest_s = max(session.first_inference_s for session in sessions.values())
+    step = max(1, int(_REQUEST_S / (slowest_s * calls * len(sessions))))
+    for done in range(0, rounds, step):
+        order: list[str] = []
+        for _ in range(min(step, rounds - done)):
+            order += rng.sample(list(sessions), len(sessions))
+        timed = worker.time([(sessions[name], calls) for name in order])
+        for name, block in zip(order, timed, strict=True):
+            into[name].append(block)
 
 
 def _all_settled(

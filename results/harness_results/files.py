@@ -32,15 +32,7 @@ def disk_errors(folder: Path) -> Iterator[None]:
     try:
         yield
     except OSError as exc:
-        if exc.errno in (
-            errno.EACCES,
-            errno.EPERM,
-            errno.EROFS,
-            errno.ENOTDIR,
-            errno.EEXIST,
-            errno.ENOENT,
-            errno.ENAMETOOLONG,
-        ):
+        if exc.errno in _REFUSED:
             raise ConfigError(
                 f"The results folder {folder} can't be written ({exc.strerror}). Choose another "
                 "with `--results DIR`."

@@ -155,7 +155,7 @@ def check_writable(results: Path) -> None:
             raise ConfigError(f"{results} is not a folder. Choose another with `--results DIR`.")
         probe = results / f".writable-{os.getpid()}"
         write_atomic(probe, b"\0" * 4096)
-        probe.unlink()
+        probe.unlink(missing_ok=True)
 
 
 def relative(path: Path, folder: StudyFolder) -> str:

@@ -41,7 +41,8 @@ class LatencyModel:
         self._dense = graph.macs(graph.dense_widths())
         total = sum(self._dense.values())
         floor_macs = sum(graph.macs(floor).values()) / total
-        fixed = max(1e-3, (floor_share - floor_macs) / (1 - floor_macs))
+        fixed = (floor_share - floor_macs) / (1 - floor_macs)
+        fixed = min(0.95, max(1e-3, fixed))
         per_layer = [(1 - fixed) * macs / total for macs in self._dense.values()]
         self._prior = np.array([fixed, *per_layer])
         self._costs = self._prior

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import sqlite3
 from typing import TYPE_CHECKING, Any
-from urllib.parse import quote
 
 import optuna
 from optuna.distributions import CategoricalDistribution
@@ -50,8 +49,8 @@ class OptunaStudy:
         except (DatabaseError, sqlite3.DatabaseError) as exc:
             if "full" in str(exc) or "disk I/O" in str(exc):
                 raise ResultsError(
-                    f"{database} could not be written: the disk is full or fails. Free some space "
-                    "and run the same command to go on."
+                    f"{database} could not be written: the disk is full or fails. "
+                    "All records are whole: free some space and run the same command to go on."
                 ) from exc
             raise ResultsError(
                 f"{database} can't be read. Move it away and run the same command: it is made "
@@ -112,9 +111,11 @@ class OptunaStudy:
 
 
 def _open(database: Path, name: str) -> optuna.Study:
-    # As a URI with the path quoted: a '?' in a folder's name would otherwise start options.
-    path = quote(str(database.resolve()))
-    storage = optuna.storages.RDBStorage(f"sqlite:///file:{path}?uri=true")
+    # We open the file ourselves: in a URL, a '?' in a folder's name would start options.
+    storage = optuna.storages.RDBStorage(
+        "sqlite:///study.db",
+        engine_kwargs={"creator": lambda: sqlite3.connect(database, check_same_thread=False)},
+    )
     return optuna.create_study(
         study_name=name, storage=storage, direction="maximize", load_if_exists=True
     )

@@ -12,7 +12,7 @@ from harness.atomic import write_atomic
 from harness.budget import Budget, Decision
 from harness.candidate import Candidate, OnnxModel
 from harness.compression.prune import choose_channels, prune
-from harness.errors import BackendError, ExportError, TaskError
+from harness.errors import BackendError, ExportError, MeasurementError, TaskError
 from harness.export import check_parity, export_onnx
 from harness.provenance import now_utc
 from harness.training import SoftTargets, fast_bf16, fit, predict
@@ -71,7 +71,7 @@ def run_trial(bench: Workbench, proposal: Proposal) -> RunRecord:
         life.check_and_score(student, exported)
         feasible = life.time_again(exported)
         return life.record("complete", None, feasible)
-    except (BackendError, ExportError, TaskError) as exc:
+    except (BackendError, ExportError, MeasurementError, TaskError) as exc:
         return life.record("failed", f"{type(exc).__name__}: {exc}", None)
 
 

@@ -106,3 +106,20 @@ def test_tracing_works_under_inference_and_leaves_the_weights() -> None:
 def test_a_network_without_inner_channels_is_refused() -> None:
     with pytest.raises(TaskError, match="no channels"):
         pruning_graph(nn.Sequential(nn.Flatten(), nn.Linear(256, 5)), EXAMPLE)
+
+
+class BehindSoftmax(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.head = nn.Linear(48, 10)
+        self.conv1 = nn.Conv2d(1, 32, 3)
+        self.conv2 = nn.Conv2d(32, 48, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        features = torch.relu(self.conv2(torch.relu(self.conv1(x))))
+        return torch.log_softmax(self.head(features.mean((2, 3))), 1)
+
+
+def test_the_classes_stay_whole_behind_a_softmax() -> None:
+    graph = pruning_graph(BehindSoftmax(), torch.zeros(1, 1, 8, 8))
+    assert list(graph.dense_widths()) == ["conv1", "conv2"]

@@ -88,7 +88,8 @@ def test_clean_needs_half_of_the_calls_and_two_hundred() -> None:
 
     assert statistics.clean_available([with_clean(10, 40, 20)])
     assert not statistics.clean_available([with_clean(10, 40, 19)])
-    assert not statistics.clean_available([with_clean(10, 19, 19)])
+    assert not statistics.clean_available([with_clean(10, 20, 19)])
+    assert statistics.clean_available([with_clean(10, 5, 5)])  # nothing was disturbed
     assert statistics.clean_available([with_clean(10, 10, 10), with_clean(10, 10, 10)])
 
 

@@ -5,6 +5,7 @@ import pytest
 import torch
 from torch import nn
 
+from harness.errors import TaskError
 from harness.tasks.base import Split
 from harness.training import SoftTargets, distillation_loss, fit, predict
 from support.tiny import Tiny
@@ -126,3 +127,9 @@ def test_predictions_do_not_depend_on_the_batch() -> None:
     np.testing.assert_allclose(
         predict(network, inputs, batch=7), predict(network, inputs), rtol=1e-5, atol=1e-6
     )
+
+
+def test_a_diverged_training_is_an_error_and_no_network() -> None:
+    spoilt = Split(torch.full((32, 1, 8, 8), float("nan")), torch.zeros(32, dtype=torch.int64))
+    with pytest.raises(TaskError, match="diverged"):
+        fit(TASK.model(), spoilt, epochs=1, batch=32, lr=0.1, weight_decay=0.0, seed=0)
