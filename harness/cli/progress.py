@@ -14,6 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from harness.cli.console import stderr
+from harness.measurement.flags import BLOCKING
 from harness.units import format_latency, format_wall
 
 if TYPE_CHECKING:
@@ -74,7 +75,7 @@ class SearchProgress:
         time_s, trials = self._limit
         parts = [f"{self._trials} trials done" + (f" of {trials}" if trials else "")]
         if self._best is not None:
-            parts.append(f"best so far {_accuracy(self._best):.2%} at {_latency(self._best)}")
+            parts.append(f"best so far {_score(self._best)} at {_latency(self._best)}")
         if time_s is not None:
             left = time_s - (time.monotonic() - self._began)
             parts.append(f"{format_wall(left)} left" if left > 0 else "finishing")
@@ -89,12 +90,20 @@ def _accuracy(record: RunRecord) -> float:
     return accuracy
 
 
+def _score(record: RunRecord) -> str:
+    score = record.accuracy["validation"]
+    return f"{score['accuracy'] * 100:.2f} ± {(score['hi'] - score['lo']) * 50:.2f} %"
+
+
 def _latency(record: RunRecord) -> str:
+    """Return what the budget bounds, with its interval's half-width."""
     figures: dict[str, Any] = record.figures() or {}
     statistic = record.budget["statistic"]
-    latency, ratio = figures[f"{statistic}_s"], figures[f"ratio_{statistic}"]
-    half = (ratio[2] - ratio[1]) / 2
-    return f"{statistic} {format_latency(latency[0])}, {ratio[0]:.1%} ± {half:.1%} of dense"
+    if record.budget["kind"] == "share":
+        value, low, high = (100 * x for x in figures[f"ratio_{statistic}"])
+        return f"{statistic} {value:.1f} ± {(high - low) / 2:.1f} % of dense"
+    value, low, high = figures[f"{statistic}_s"]
+    return f"{statistic} {format_latency(value)} ± {format_latency((high - low) / 2)}"
 
 
 def _trial_line(record: RunRecord) -> str:
@@ -103,13 +112,9 @@ def _trial_line(record: RunRecord) -> str:
         return f"{head} [red]failed[/]: {escape(record.reason or '')}"
     if record.status != "complete":
         return f"{head} [yellow]{record.status.replace('_', ' ')}[/]: {escape(record.reason or '')}"
-    verdict = "[green]within budget[/]" if record.feasible else "[yellow]over budget[/]"
-    score = record.accuracy["validation"]
-    flags = f"  [dim]{' '.join(record.flags)}[/]" if record.flags else ""
-    return (
-        f"{head} {score['accuracy']:.2%} of {score['n']} validation images  {_latency(record)}  "
-        f"{verdict}{flags}"
-    )
+    verdict = "[green]within[/]" if record.feasible else "[yellow]over budget[/]"
+    flags = " ".join(flag for flag in record.flags if flag in BLOCKING)
+    return f"{head} val {_score(record)}  {_latency(record)}  {verdict}  [red]{flags}[/]".rstrip()
 
 
 @contextmanager

@@ -13,6 +13,8 @@ from harness.units import format_count, format_latency, format_size, format_wall
 from harness_results.winner import winner_folder
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from rich.console import Console
 
     from harness_results.record import RunRecord
@@ -30,7 +32,7 @@ def print_summary(console: Console, settings: Settings, result: SearchResult) ->
         console.print(_headline(one, result))
         if one.finals:
             console.print(_table(one))
-            _print_percentiles(console, one)
+            _print_setting(console, one)
         if one.winner is not None:
             if not one.dense_wins:
                 console.print(_widths(one))
@@ -105,55 +107,96 @@ def _spread(record: RunRecord) -> float:
 
 
 def _table(one: BudgetResult) -> Table:
-    table = Table(box=None, pad_edge=False, header_style="dim")
-    statistic = one.budget.statistic
-    for title in ("model", f"{statistic}, 95 % interval", "of dense", "test accuracy, 95 %",
-                  "validation", "MACs", "parameters", "size", "budget"):  # fmt: skip
-        table.add_column(title, no_wrap=True)
-    for role in _ROLES:
-        record = one.finals.get(role)
-        if record is None:
-            continue
-        figures, test = record.latency["final"], record.accuracy["test"]
-        latency, ratio = figures[f"{statistic}_s"], figures[f"ratio_{statistic}"]
-        table.add_row(
-            role,
-            f"{format_latency(latency[0])} \\[{_milli(latency[1])}, {_milli(latency[2])}]",
-            "100 %, by definition" if role == "dense"
-            else f"{ratio[0]:.1%} \\[{ratio[1]:.1%}, {ratio[2]:.1%}]",
-            f"{test['accuracy']:.2%} \\[{test['lo']:.2%}, {test['hi']:.2%}]",
-            _accuracy(record),
-            format_count(record.model["macs"]),
-            format_count(record.model["params"]),
-            format_size(record.model["size_bytes"]),
-            "[green]within[/]" if record.feasible else "[yellow]over[/]",
-            style="bold" if role == "winner" else "",
-        )  # fmt: skip
+    """Return models side by side, each figure above its interval: fits 80 columns."""
+    models = [one.finals[role] for role in _ROLES if role in one.finals]
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("95 % intervals", style="dim", no_wrap=True)
+    for record in models:
+        style = "bold green" if record.role == "winner" else ""
+        table.add_column(record.role, no_wrap=True, style=style)
+    for name, cell in _ROWS.items():
+        cells = [cell(record) for record in models]
+        if any(first for first, _ in cells):
+            table.add_row(name, *(first for first, _ in cells))
+        if any(second for _, second in cells):
+            table.add_row("", *(f"[dim]{second}[/]" for _, second in cells))
     return table
 
 
-def _milli(seconds: float) -> str:
-    return format_latency(seconds).replace(" ", "\u00a0")
+Cell = tuple[str, str]
+"""A figure and its interval; empty where there is none."""
 
 
-def _print_percentiles(console: Console, one: BudgetResult) -> None:
+def _percentile(name: str) -> Callable[[RunRecord], Cell]:
+    def cell(record: RunRecord) -> Cell:
+        triple = record.latency["final"][f"{name}_s"]
+        if triple is None:
+            return "", ""
+        shown = format_latency(triple[0])
+        per_unit = {"µs": 1e6, "ms": 1e3, "s": 1.0}[shown.split()[1]]  # the interval has no room
+        low, high = (f"{value * per_unit:#.3g}" for value in triple[1:])
+        return shown, f"{low} to {high}"
+
+    return cell
+
+
+def _of_dense(record: RunRecord) -> Cell:
+    value, low, high = record.latency["final"][f"ratio_{record.budget['statistic']}"]
+    if record.role == "dense":
+        return "100 %", "by definition"
+    return f"{value * 100:.1f} %", f"{low * 100:.1f} to {high * 100:.1f}"
+
+
+def _split(name: str) -> Callable[[RunRecord], Cell]:
+    def cell(record: RunRecord) -> Cell:
+        score = record.accuracy[name]
+        return (
+            f"{score['accuracy'] * 100:.2f} %",
+            f"{score['lo'] * 100:.2f} to {score['hi'] * 100:.2f}",
+        )
+
+    return cell
+
+
+def _raw(name: str) -> Callable[[RunRecord], Cell]:
+    def cell(record: RunRecord) -> Cell:
+        seconds = record.latency["final"][f"{name}_raw_s"]
+        return ("" if seconds is None else format_latency(seconds)), ""
+
+    return cell
+
+
+_ROWS: dict[str, Callable[[RunRecord], Cell]] = {
+    "p50": _percentile("p50"),
+    "p90": _percentile("p90"),
+    "p99": _percentile("p99"),
+    "of dense": _of_dense,
+    "test accuracy": _split("test"),
+    "validation": _split("validation"),
+    "raw p90": _raw("p90"),
+    "raw p99": _raw("p99"),
+    "MACs": lambda r: (format_count(r.model["macs"]), ""),
+    "parameters": lambda r: (format_count(r.model["params"]), ""),
+    "file": lambda r: (format_size(r.model["size_bytes"]), ""),
+    "budget": lambda r: ("within" if r.feasible else "over", ""),
+}
+
+
+def _print_setting(console: Console, one: BudgetResult) -> None:
     record = one.winner or one.finals["dense"]
-    figures, machine = record.latency["final"], record.environment["machine"]
-    parts = [f"{name} {format_latency(figures[f'{name}_s'][0])}"
-             for name in ("p50", "p90", "p99") if figures[f"{name}_s"]]  # fmt: skip
-    raw = [f"{name} {format_latency(figures[f'{name}_raw_s'])}"
-           for name in ("p50", "p90", "p99") if figures[f"{name}_raw_s"]]  # fmt: skip
-    target = record.target
+    figures, machine, target = record.latency["final"], record.environment["machine"], record.target
+    console.print(f"{record.role}: {figures['raw_within_budget']:.1%} of raw calls within budget")
     console.print(
-        f"\n{record.role}: {', '.join(parts)} undisturbed; {', '.join(raw)} raw; "
-        f"{figures['raw_within_budget']:.1%} of raw calls within budget"
+        f"[dim]{figures['n_calls']} calls of each model in {figures['n_processes']} fresh "
+        f"processes, {target['backend']} {target['backend_version']}, threads "
+        f"{target['threads']}, batch {target['batch']}, {record.candidate['precision']}, "
+        f"{escape(str(machine['cpu_model']))} with {machine['cpu_count']} cores; test split of "
+        f"{record.accuracy['test']['n']} images read {_times(record.search['test_reads'])}[/]"
     )
-    console.print(
-        f"[dim]{figures['n_calls']} calls in {figures['n_processes']} fresh processes, "
-        f"{target['backend']} {target['backend_version']}, threads {target['threads']}, "
-        f"batch {target['batch']}, {record.candidate['precision']}, "
-        f"{escape(str(machine['cpu_model']))} with {machine['cpu_count']} cores[/]"
-    )
+
+
+def _times(count: int) -> str:
+    return "once" if count == 1 else f"{count} times by this study"
 
 
 def _widths(one: BudgetResult) -> Table:
@@ -219,7 +262,8 @@ def _latency(record: RunRecord, phase: str) -> str:
 
 
 def _accuracy(record: RunRecord) -> str:
-    return f"{record.accuracy['validation']['accuracy']:.2%}"
+    score = record.accuracy["validation"]
+    return f"{score['accuracy']:.2%} ({score['lo']:.2%} to {score['hi']:.2%})"
 
 
 def _test(record: RunRecord) -> str:

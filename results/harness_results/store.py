@@ -49,6 +49,11 @@ class StudyFolder:
         return self.path / "records"
 
     @property
+    def superseded(self) -> Path:
+        """Records from before a study was measured again."""
+        return self.records / "superseded"
+
+    @property
     def models(self) -> Path:
         """Exported files and weights."""
         return self.path / "models"
@@ -108,6 +113,12 @@ class StudyFolder:
         """
         found = [read_record(path) for path in sorted(self.records.glob("*.json"))]
         return sorted(found, key=_order)
+
+    def test_reads(self, budget: str) -> int:
+        """Return how often finals under a budget have read the test split, superseded ones too."""
+        old = [read_record(path) for path in self.superseded.glob("*.json")]
+        finals = [r for r in (*self.read(), *old) if r.kind == "final" and r.role == "dense"]
+        return sum(record.budget["text"] == budget for record in finals)
 
 
 def _order(record: RunRecord) -> tuple[bool, int, str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from safetensors import SafetensorError
@@ -78,11 +79,14 @@ def floor_allows(record: RunRecord, budget: Budget) -> bool:
     return low <= budget.value
 
 
-def dense_meets(record: RunRecord, budget: Budget) -> bool:
-    """Whether the dense model itself is clearly within a budget, so that nothing needs pruning.
+def dense_suffices(bench: Workbench, record: RunRecord, budget: Budget) -> bool:
+    """Whether the dense model itself is clearly within what is asked: nothing needs pruning.
 
-    A dense model at the very edge is searched for: its final might fall on the other side.
+    At the very edge a search is made all the same: the dense model's final might fall on the other
+    side. Under `--max-drop` faster is better, so the dense model never suffices.
     """
+    if bench.settings.max_drop is not None or not _fits(bench, bench.dense.size_bytes):
+        return False
     if budget.kind == "share":
         return budget.value >= 1.0
     high: float = record.latency["dense"][f"{budget.statistic}_s"][2]
@@ -117,7 +121,7 @@ def prepare_teacher(bench: Workbench) -> dict[str, float]:
     export_dense(bench, "dense")
     with watch.phase("score"):
         split = bench.task.validation()
-        bench.dense_accuracy = bench.score(bench.outputs(bench.dense, split), split).accuracy
+        bench.dense_validation = asdict(bench.score(bench.outputs(bench.dense, split), split))
     return watch.report()
 
 

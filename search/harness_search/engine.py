@@ -228,11 +228,11 @@ def _run(bench: Workbench, records: list[RunRecord]) -> SearchResult:
     reachable = [b for b in settings.budgets if baseline.floor_allows(floor, b)]
     if settings.max_size_bytes and floor.model["size_bytes"] > settings.max_size_bytes:
         reachable = []
-    open_budgets = [b for b in reachable if not baseline.dense_meets(floor, b)]
+    open_budgets = [b for b in reachable if not baseline.dense_suffices(bench, floor, b)]
     teacher_s = sum(baseline.prepare_teacher(bench).values()) if reachable else 0.0
     trials = [record for record in records if record.kind == "trial"]
     if open_budgets:
-        trials = _run_trials(bench, trials, open_budgets, teacher_s)
+        trials = _run_trials(bench, trials, open_budgets)
     results = [_finish(bench, b, records, trials, floor, reachable, open_budgets)
                for b in settings.budgets]  # fmt: skip
     leaderboard.rebuild(settings.results)
@@ -242,7 +242,7 @@ def _run(bench: Workbench, records: list[RunRecord]) -> SearchResult:
 
 
 def _run_trials(
-    bench: Workbench, trials: list[RunRecord], budgets: Sequence[Budget], teacher_s: float
+    bench: Workbench, trials: list[RunRecord], budgets: Sequence[Budget]
 ) -> list[RunRecord]:
     """Run trials until the number or the time asked for is reached; return all."""
     several = len(bench.settings.budgets) > 1
@@ -261,7 +261,7 @@ def _run_trials(
                 assert bench.latency_model is not None
                 bench.latency_model.add(entry["widths"], entry["share"])
     write_trials(bench.folder, trials)
-    while _affords_another(bench, trials, budgets, teacher_s):
+    while _affords_another(bench, trials, budgets):
         index = len(trials)
         proposal, asked = propose(bench, index, trials, studies, budgets)
         record = run_trial(bench, proposal)
@@ -273,7 +273,7 @@ def _run_trials(
 
 
 def _affords_another(
-    bench: Workbench, trials: Sequence[RunRecord], budgets: Sequence[Budget], teacher_s: float
+    bench: Workbench, trials: Sequence[RunRecord], budgets: Sequence[Budget]
 ) -> bool:
     """Whether the limits leave room for one more trial and the finals; controls always run."""
     settings = bench.settings

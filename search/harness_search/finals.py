@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from harness_results.record import RunRecord
     from harness_search.workbench import Workbench
 
-_ATTEMPTS = 4
-"""Final measurements before giving up: each takes the next candidate, or repeats a flagged one."""
+_RUNNERS_UP, _REPEATS = 3, 1
+"""Candidates tried after the first misses the budget, and repetitions of a disturbed final."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,8 +67,8 @@ def run_finals(
         if trial.role == role and trial.status == "complete" and trial.budget["text"] == budget.text
     ]
     dense = Finalist("dense", None, bench.dense)
-    skipped = 0
-    for attempt in range(_ATTEMPTS):
+    skipped = disturbed = 0
+    while True:
         chosen = choices[skipped] if skipped < len(choices) else None
         winner = (
             [] if chosen is None else [Finalist("winner", chosen, trained_model(bench, chosen))]
@@ -79,16 +79,17 @@ def run_finals(
         bench.progress.phase(f"final measurement of {len(finalists)} models, fresh processes")
         with watch.phase("timing"):
             measured = _measure(bench, budget, finalists)
-        if chosen is None or attempt == _ATTEMPTS - 1:
+        if chosen is None:
             break
         verdict = measured[_name(winner[0])]
-        if is_blocked(verdict.flags):
-            continue  # a disturbed final says nothing of the candidate: measure again
-        if budget.decide(verdict.stats) is Decision.FEASIBLE:
+        if is_blocked(verdict.flags) and disturbed < _REPEATS:
+            disturbed += 1  # a disturbed final says little of the candidate: measure again
+            continue
+        if budget.decide(verdict.stats) is Decision.FEASIBLE or skipped == _RUNNERS_UP:
             break
         skipped += 1
     scores = _score_on_test(bench, finalists, watch)
-    reads = 1 + sum(r.kind == "final" and r.role == "dense" for r in bench.folder.read())
+    reads = 1 + bench.folder.test_reads(budget.text)
     written = []
     for finalist in reversed(finalists):  # dense last: it says that the set is whole
         record = _record(bench, budget, finalist, measured, scores, skipped, watch, records, reads)
@@ -179,7 +180,7 @@ def _record(
     flags = set(measurement.flags) | ({"parity_failed"} & set(trial.flags if trial else ()))
     if finalist.role == "winner" and skipped:
         flags.add("runner_up")
-    validation: dict[str, Any] = {"accuracy": bench.dense_accuracy}
+    validation: dict[str, Any] = bench.dense_validation
     candidate = Candidate(bench.space.dense)
     if trial is not None:
         validation = trial.accuracy["validation"]

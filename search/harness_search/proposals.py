@@ -71,7 +71,7 @@ def is_within_drop(bench: Workbench, record: RunRecord) -> bool:
     """Whether a trial loses no more validation accuracy than `--max-drop` allows."""
     drop = bench.settings.max_drop
     accuracy: float = record.accuracy["validation"]["accuracy"]
-    return drop is None or accuracy >= bench.dense_accuracy - drop - 1e-9
+    return drop is None or accuracy >= bench.dense_validation["accuracy"] - drop - 1e-9
 
 
 def _share(record: RunRecord) -> float:

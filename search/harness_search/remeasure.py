@@ -67,7 +67,7 @@ def _timed_again(bench: Workbench, record: RunRecord) -> RunRecord:
 
 
 def _supersede(bench: Workbench, record: RunRecord) -> None:
-    old = bench.folder.records / "superseded"
+    old = bench.folder.superseded
     old.mkdir(exist_ok=True)
     for suffix in (".json", ".npz"):
         path = bench.folder.records / f"{record.run_id}{suffix}"

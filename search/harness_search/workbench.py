@@ -59,7 +59,7 @@ class Workbench:
         latency_model: Fitted from the floor on.
         dense_s: The dense model's latency by statistic, seconds.
         floor_share: The floor's latency as a share of that.
-        dense_accuracy: The dense export's validation accuracy.
+        dense_validation: The dense export's score on the validation split.
         teacher_logits: Its logits on the training split, float32 `[N, classes]`.
     """
 
@@ -80,7 +80,7 @@ class Workbench:
     latency_model: LatencyModel | None = None
     dense_s: dict[str, float] = field(default_factory=dict)
     floor_share: float = 0.0
-    dense_accuracy: float = 0.0
+    dense_validation: dict[str, Any] = field(default_factory=dict)
     teacher_logits: torch.Tensor | None = None
     _scores: dict[str, Mapping[str, torch.Tensor]] = field(default_factory=dict)
 

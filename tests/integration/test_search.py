@@ -40,7 +40,7 @@ def test_it_succeeds_and_says_so(done: Done) -> None:
     assert ended.returncode == 0, ended.stderr
     assert "faster" in ended.stdout
     assert "test accuracy" in ended.stdout
-    assert "raw calls within budget" in ended.stdout
+    assert "of raw calls within budget" in ended.stdout
     assert "Traceback" not in ended.stderr
 
 

@@ -40,7 +40,8 @@ def bench(budgets: tuple[Budget, ...], max_drop: float | None = None) -> Any:
     settings = Settings(Target("cpu", "onnxruntime"), budgets, "tiny")
     return SimpleNamespace(
         settings=replace(settings, max_drop=max_drop), space=SPACE, floor_share=0.1,
-        dense_accuracy=0.95, dense_s={"p50": 0.020, "p90": 0.025}, scores=lambda criterion: SCORES,
+        dense_validation={"accuracy": 0.95}, dense_s={"p50": 0.020, "p90": 0.025},
+        scores=lambda criterion: SCORES,
     )  # fmt: skip
 
 

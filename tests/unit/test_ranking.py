@@ -8,7 +8,7 @@ import pytest
 
 from harness.budget import Decision, parse_budget
 from harness.target import Target
-from harness_search.baseline import dense_meets, floor_allows
+from harness_search.baseline import dense_suffices, floor_allows
 from harness_search.finals import ranked_candidates
 from harness_search.settings import Settings
 from harness_search.workbench import derived_seed
@@ -25,7 +25,7 @@ BUDGET = parse_budget("50%")
 
 def order(records: list[RunRecord], **changes: Any) -> list[int | None]:
     settings = replace(Settings(Target("cpu", "onnxruntime"), (BUDGET,), "tiny"), **changes)
-    bench: Any = SimpleNamespace(settings=settings, dense_accuracy=0.95)
+    bench: Any = SimpleNamespace(settings=settings, dense_validation={"accuracy": 0.95})
     return [record.index for record in ranked_candidates(bench, BUDGET, records)]
 
 
@@ -97,12 +97,24 @@ def test_a_budget_is_hopeless_only_if_the_floor_is_clearly_over_it(text: str) ->
     assert not floor_allows(floor(0.51, 0.55), budget)
 
 
+def asked(max_drop: float | None = None, max_size: int | None = None) -> Any:
+    settings = SimpleNamespace(max_drop=max_drop, max_size_bytes=max_size)
+    return SimpleNamespace(settings=settings, dense=SimpleNamespace(size_bytes=1000))
+
+
 def test_the_dense_model_meets_a_budget_only_if_it_surely_does() -> None:
-    assert dense_meets(floor(0.4, 0.45), parse_budget("500ms"))
-    assert not dense_meets(floor(0.4, 0.499), parse_budget("500ms"))
-    assert not dense_meets(floor(0.4, 0.51), parse_budget("500ms"))
-    assert dense_meets(floor(0.4, 0.49), parse_budget("100%"))
-    assert not dense_meets(floor(0.4, 0.49), parse_budget("99%"))
+    assert dense_suffices(asked(), floor(0.4, 0.45), parse_budget("500ms"))
+    assert not dense_suffices(asked(), floor(0.4, 0.499), parse_budget("500ms"))
+    assert not dense_suffices(asked(), floor(0.4, 0.51), parse_budget("500ms"))
+    assert dense_suffices(asked(), floor(0.4, 0.49), parse_budget("100%"))
+    assert not dense_suffices(asked(), floor(0.4, 0.49), parse_budget("99%"))
+
+
+def test_a_faster_or_smaller_network_is_looked_for_where_it_is_asked_for() -> None:
+    wide = parse_budget("120%")
+    assert not dense_suffices(asked(max_drop=0.01), floor(0.4, 0.49), wide)
+    assert not dense_suffices(asked(max_size=999), floor(0.4, 0.49), wide)
+    assert dense_suffices(asked(max_size=1000), floor(0.4, 0.49), wide)
 
 
 def test_a_decision_has_three_values() -> None:
