@@ -116,25 +116,27 @@ class Parity:
     """How far a file's outputs are from the network's.
 
     Attributes:
-        max_error: Largest absolute difference over the largest absolute output.
+        max_error: Largest absolute difference over the largest absolute output; None where the
+            outputs can't be compared: another shape, or not finite.
         argmax_differs: Samples whose class differs although its lead exceeds the tolerance.
         n: Samples compared.
     """
 
-    max_error: float
+    max_error: float | None
     argmax_differs: int
     n: int
 
     @property
     def passed(self) -> bool:
         """Whether an fp32 file computes what the network computes."""
-        return self.max_error <= FP32_TOLERANCE and self.argmax_differs == 0
+        error = self.max_error
+        return error is not None and error <= FP32_TOLERANCE and self.argmax_differs == 0
 
 
 def check_parity(expected: NDArray[np.floating[Any]], got: NDArray[np.floating[Any]]) -> Parity:
     """Compare outputs `[N, classes]` of the network and of its file."""
     if expected.shape != got.shape or not np.isfinite(got).all():
-        return Parity(float("inf"), len(expected), len(expected))
+        return Parity(None, len(expected), len(expected))
     scale = float(np.abs(expected).max()) or 1.0
     top = np.sort(expected, axis=1)[:, -2:]
     leads = top[:, 1] - top[:, 0] > FP32_TOLERANCE * scale
@@ -205,5 +207,8 @@ def _input_spec(path: Path, value: onnx.ValueInfoProto) -> tuple[str, str, tuple
             f"{path}: input {value.name!r} has the dynamic shape {shown}. Expected fixed sizes: a "
             "latency holds for one shape. Export the model with a fixed shape."
         )
-    dtype = onnx.helper.tensor_dtype_to_np_dtype(tensor.elem_type)
+    try:
+        dtype = onnx.helper.tensor_dtype_to_np_dtype(tensor.elem_type)
+    except (KeyError, ValueError) as exc:
+        raise ConfigError(f"{path}: input {value.name!r} has an unknown type.") from exc
     return value.name, str(np.dtype(dtype)), shape

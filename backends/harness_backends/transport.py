@@ -27,7 +27,7 @@ _NO_PROTOCOL = "The timing process printed something else than the protocol."
 
 def local_argv() -> list[str]:
     """Return the argument list of a Python on this machine that sees the same packages."""
-    return [sys.executable, "-u"]
+    return [sys.executable, "-P", "-u"]  # -P: never import from the working folder
 
 
 class Channel:

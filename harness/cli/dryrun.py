@@ -18,17 +18,19 @@ if TYPE_CHECKING:
 def print_plan(console: Console, settings: Settings, plan: Plan) -> None:
     """Print floor, groups, costs and the trials that the time affords."""
     console.print(_latency_table(plan))
-    for budget, reachable in zip(settings.budgets, plan.reachable, strict=True):
-        word = "[green]within reach[/]" if reachable else "[red]below the floor: out of reach[/]"
+    for budget, reachable, dense in zip(settings.budgets, plan.reachable, plan.dense, strict=True):
+        word = "[green]within reach[/]" if reachable else "[red]out of reach: below the floor[/]"
+        word = "[green]the dense model meets it: pruning isn't needed[/]" if dense else word
         console.print(f"budget {budget.describe()}: {word}")
     console.print(_groups_table(plan))
     console.print(_cost_table(plan))
     if plan.trials is not None:
-        limit = (
-            f"{format_wall(settings.time_s)} affords" if settings.time_s else "--trials asks for"
+        limits = [f"--time {format_wall(settings.time_s)}"] if settings.time_s else []
+        limits += [f"--trials {settings.trials}"] if settings.trials else []
+        console.print(
+            f"\n{' and '.join(limits)}: about {plan.trials} trials; the first two are uniform and "
+            "global pruning at the budget"
         )
-        console.print(f"\n{limit} about {plan.trials} trials; the first two are uniform and global "
-                      "pruning at the budget")  # fmt: skip
 
 
 def _latency_table(plan: Plan) -> Table:

@@ -51,6 +51,7 @@ def leaderboard(
             for row in table
             if (task is None or row["task"] == task) and (target is None or row["target"] == target)
         ]
+        chosen.sort(key=lambda row: (row["rank"] == "", float(row["rank"] or 0)))
         _print(console, chosen[:rows])
         more = f", {len(chosen) - rows} more with --rows" if len(chosen) > rows else ""
         console.print(f"[dim]{len(chosen)} of {len(table)} rows of {path}{more}[/]")

@@ -18,7 +18,7 @@ from harness.measurement.flags import BLOCKING
 from harness.units import format_latency, format_wall
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from rich.console import Console, RenderableType
 
@@ -40,11 +40,21 @@ class SearchProgress:
         self._limit: tuple[float | None, int | None] = (None, None)
         self._began = time.monotonic()
 
-    def start(self, study: str, time_s: float | None, trials: int | None, elapsed_s: float) -> None:
-        """Show the study and from when its time runs."""
+    def start(
+        self,
+        study: str,
+        time_s: float | None,
+        trials: int | None,
+        elapsed_s: float,
+        records: Sequence[RunRecord],
+    ) -> None:
+        """Show the study, from when its time runs, and what earlier sessions did."""
         self._limit = (time_s, trials)
         self._began = time.monotonic() - elapsed_s
-        resumed = f", resumed after {format_wall(elapsed_s)}" if elapsed_s else ""
+        for record in records:
+            if record.kind == "trial":
+                self._count(record)
+        resumed = f", resumed with {self._trials} trials done" if records else ""
         self._console.print(f"[bold]study[/] {escape(study)}{resumed}")
 
     def phase(self, text: str) -> None:
@@ -59,12 +69,14 @@ class SearchProgress:
 
     def trial_done(self, record: RunRecord) -> None:
         """Show a line for a trial, and keep the best."""
-        self._trials += 1
-        if record.feasible and record.accuracy:
-            best = self._best
-            if best is None or _accuracy(record) > _accuracy(best):
-                self._best = record
+        self._count(record)
         self._console.print(_trial_line(record))
+
+    def _count(self, record: RunRecord) -> None:
+        self._trials += 1
+        best = self._best
+        if record.feasible and (best is None or _accuracy(record) > _accuracy(best)):
+            self._best = record
 
     def note(self, text: str) -> None:
         """Show a line that stays."""
@@ -75,7 +87,7 @@ class SearchProgress:
         time_s, trials = self._limit
         parts = [f"{self._trials} trials done" + (f" of {trials}" if trials else "")]
         if self._best is not None:
-            parts.append(f"best so far {_score(self._best)} at {_latency(self._best)}")
+            parts.append(f"best accuracy {_score(self._best)} at {_latency(self._best)}")
         if time_s is not None:
             left = time_s - (time.monotonic() - self._began)
             parts.append(f"{format_wall(left)} left" if left > 0 else "finishing")

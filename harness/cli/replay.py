@@ -32,8 +32,16 @@ def replay(
         console.print(
             f"{run_id}: {found.record.role} of {found.record.study}, rebuilt with "
             f"{format_count(found.macs)} MACs; largest difference to the recorded file "
-            f"{parity.max_error:.1e} of the largest output on {parity.n} samples, "
+            f"{_shown(parity.max_error)} on {parity.n} samples, "
             f"{parity.argmax_differs} classes differ"
         )
         console.print("[green]same outputs[/]" if found.same else "[red]not the same network[/]")
         raise typer.Exit(0 if found.same else 1)
+
+
+def _shown(error: float | None) -> str:
+    return (
+        "unknown (outputs not comparable)"
+        if error is None
+        else f"{error:.1e} of the largest output"
+    )

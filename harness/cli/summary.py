@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from typing import TYPE_CHECKING, Any
 
 from rich.markup import escape
@@ -41,7 +42,7 @@ def print_summary(console: Console, settings: Settings, result: SearchResult) ->
             console.print(
                 f"winner  {escape(str(where))}/  (model.onnx, card.md, run.py, search.png)"
             )
-            console.print(f"        harness replay {one.winner.run_id}{_results(settings)}")
+            console.print(f"        harness replay {one.winner.run_id}{escape(_results(settings))}")
     _print_flags(console, result)
     _print_time(console, settings, result)
 
@@ -69,8 +70,13 @@ def _headline(one: BudgetResult, result: SearchResult) -> Panel:
         nearest = one.nearest
         assert nearest is not None  # the floor at least was measured
         phase = next(p for p in ("retimed", "probe") if p in nearest.latency)
-        text = (
-            f"No feasible network was found in {len(result.trials)} trials. The nearest took "
+        failed = sum(record.status == "failed" for record in result.trials)
+        text = f"No feasible network was found in {len(result.trials)} trials"
+        text += f", of which {failed} failed" if failed else ""
+        if any(record.feasible for record in result.trials):
+            text += "; some met the budget in the search, but none in a fresh final measurement"
+        text += (
+            ". The nearest took "
             f"{_latency(nearest, phase)}"
             + (f" with {_accuracy(nearest)} validation accuracy" if nearest.accuracy else "")
             + f"; the floor takes {_latency(result.floor, 'probe')}.\nGive it more `--time`, or "
@@ -272,4 +278,8 @@ def _test(record: RunRecord) -> str:
 
 
 def _results(settings: Settings) -> str:
-    return "" if str(settings.results) == "results" else f" --results {settings.results}"
+    return (
+        ""
+        if str(settings.results) == "results"
+        else f" --results {shlex.quote(str(settings.results))}"
+    )

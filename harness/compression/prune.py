@@ -9,6 +9,7 @@ import torch
 
 from harness.compression.graph import dependency_graph, group_members
 from harness.errors import ConfigError, TaskError
+from harness.export import layer_macs
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -90,8 +91,14 @@ def prune(
                 f"Group {group.name!r}: asked for {expected} channels, received {weight.shape[0]}."
             )
     try:
-        with torch.inference_mode():
-            smaller(example)
+        realised = layer_macs(smaller, example)
     except RuntimeError as exc:
         raise TaskError(f"The pruned network doesn't run: {exc}") from exc
+    kept = {name: width - len(history.get(name, ())) for name, width in widths.items()}
+    for name, macs in graph.macs(kept).items():
+        if round(macs) != realised.get(name):
+            raise TaskError(
+                f"Layer {name!r}: expected {macs:.0f} multiply-accumulates at the widths asked, "
+                f"received {realised.get(name)}: a layer was not pruned with its group."
+            )
     return smaller

@@ -52,10 +52,6 @@ def of_samples(samples: Sequence[LatencySample]) -> set[str]:
         flags.add("contended")
     if not statistics.clean_available(samples):
         flags.add("clean_unavailable")
-    if len(samples) == 1:
-        logs = statistics.round_log_medians(statistics.calls_s(samples[0], clean=True))
-        if statistics.is_autocorrelated(logs[np.isfinite(logs)]):
-            flags.add("autocorrelated")
     return flags
 
 

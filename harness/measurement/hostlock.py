@@ -7,11 +7,14 @@ no newcomer overtakes it.
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from harness.errors import ConfigError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -64,9 +67,20 @@ class HostLock:
 def _open_shared(path: Path) -> int:
     """Open a lock file that every user of the host can lock."""
     try:
+        return _opened(path)
+    except OSError as exc:
+        raise ConfigError(
+            f"The host's timing lock {path} can't be opened ({exc.strerror}). Let its owner or an "
+            "administrator remove it."
+        ) from exc
+
+
+def _opened(path: Path) -> int:
+    try:
         # O_CREAT on another user's file in a sticky folder is refused by some kernels.
         return os.open(path, os.O_RDWR | os.O_NOFOLLOW)
     except FileNotFoundError:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
-        os.fchmod(descriptor, 0o666)
+        with contextlib.suppress(PermissionError):  # another user was faster: it is theirs
+            os.fchmod(descriptor, 0o666)
         return descriptor

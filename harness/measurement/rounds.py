@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +11,7 @@ import numpy as np
 from harness.budget import Decision
 from harness.measurement import flags as flag
 from harness.measurement import statistics
-from harness.measurement.summary import Run, judged, summarise
+from harness.measurement.summary import Run, judged, judged_series, summarise
 from harness.measurement.types import LatencySample, Measurement
 
 if TYPE_CHECKING:
@@ -36,6 +35,7 @@ _BLOCK_S = 0.01
 _WARM_UP_S, _WARM_UP_CALLS, _WARM_UP_LIMIT_S = 0.2, 10, 3.0
 _REQUEST_S = 20.0
 """Aimed longest time of one request to a worker."""
+_LEAST_ROUNDS = 10
 _WINDOW = 10
 """Rounds in which warm-up looks for a trend."""
 
@@ -48,7 +48,7 @@ class Plan:
         processes: Numbers of fresh processes after which to look, ascending.
         rounds: Numbers of rounds in each process after which to look, ascending.
         half_width: Stop once the relative half-width of the judged estimate is this small.
-        limit_s: Stop a process's rounds after this long, seconds.
+        limit_s: A process gets no more rounds than fit in this, seconds, but ten at least.
     """
 
     processes: tuple[int, ...]
@@ -120,7 +120,7 @@ def measure(
     return {
         name: Measurement(
             stats[name],
-            tuple(sorted(suffered | _own_flags(subject, stats[name], runs[name], plan))),
+            tuple(sorted(suffered | _own_flags(subject, stats[name], runs[name], base, plan))),
             tuple(run.sample for run in runs[name]),
             environment,
         )
@@ -138,14 +138,17 @@ def _one_process(
 ) -> tuple[set[str], dict[str, Any]]:
     """Run one process's rounds and add them to `runs`."""
     sessions = {name: worker.load(s.model, s.inputs) for name, s in subjects.items()}
-    calls, steady = _warm_up(worker, sessions, rng)
+    calls, steady, round_s = _warm_up(worker, sessions, rng)
+    affordable = max(_LEAST_ROUNDS, int(plan.limit_s / round_s))
     before = worker.state()
     blocks: dict[str, list[Block]] = {name: [] for name in sessions}
-    start = time.monotonic()
-    for done, upto in zip((0, *plan.rounds), plan.rounds, strict=False):
-        if done and time.monotonic() - start > plan.limit_s:
+    done = 0
+    for upto in plan.rounds:
+        rounds = min(upto, affordable) - done
+        if rounds <= 0:
             break
-        _run_rounds(worker, sessions, upto - done, calls, rng, blocks)
+        _run_rounds(worker, sessions, rounds, calls, rng, blocks)
+        done += rounds
         if len(plan.processes) == 1:
             sampled = {name: [_run(sessions[name], taken)] for name, taken in blocks.items()}
             if _all_settled(subjects, sampled, reference, plan):
@@ -164,8 +167,8 @@ def _run(session: TimedSession, blocks: Sequence[Block]) -> Run:
 
 def _warm_up(
     worker: TimingWorker, sessions: Mapping[str, TimedSession], rng: random.Random
-) -> tuple[int, bool]:
-    """Run until steady; return calls per block for the rounds, and whether it got steady."""
+) -> tuple[int, bool, float]:
+    """Run until steady; return calls per block, whether it got steady, and seconds per round."""
     taken: dict[str, list[Block]] = {name: [] for name in sessions}
     calls = 3
     _run_rounds(worker, sessions, 2, calls, rng, taken)
@@ -181,7 +184,8 @@ def _warm_up(
         warm = least_s >= _WARM_UP_S and rounds * calls >= _WARM_UP_CALLS
         steady = rounds >= _WINDOW and not any(_drifts(blocks) for blocks in taken.values())
         if (warm and steady) or busiest_s > _WARM_UP_LIMIT_S:
-            return calls, steady
+            typical_s = sum(float(np.median(b[-1].wall_ns)) * 1e-9 for b in taken.values())
+            return calls, steady, typical_s * calls
 
 
 def _drifts(blocks: Sequence[Block]) -> bool:
@@ -235,8 +239,18 @@ def _all_settled(
     return True
 
 
-def _own_flags(subject: Subject, stats: LatencyStats, runs: Sequence[Run], plan: Plan) -> set[str]:
+def _own_flags(
+    subject: Subject,
+    stats: LatencyStats,
+    runs: Sequence[Run],
+    base: Sequence[Run] | None,
+    plan: Plan,
+) -> set[str]:
     flags = flag.of_samples([run.sample for run in runs])
+    if base is not None:  # a ratio is as clean as the worse of its two sides
+        flags |= flag.of_samples([run.sample for run in base]) & {"clean_unavailable"}
+    if statistics.is_autocorrelated(judged_series(runs, base, subject.budget)):
+        flags.add("autocorrelated")
     if len(plan.processes) > 1:
         held = stats.p50 if subject.budget is None else stats.judged(subject.budget)
         flags |= flag.of_precision(held)

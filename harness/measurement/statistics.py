@@ -90,7 +90,9 @@ def clean_available(samples: Sequence[LatencySample]) -> bool:
     """Whether enough calls were not preempted to speak of clean figures; all of them always are."""
     kept = sum(int((~sample.preempted()).sum()) for sample in samples)
     total = sum(sample.preempted().size for sample in samples)
-    return kept == total or (kept >= CLEAN_CALLS and kept >= CLEAN_SHARE * total)
+    everywhere = all(bool((~sample.preempted()).any()) for sample in samples)
+    enough = kept >= CLEAN_CALLS and kept >= CLEAN_SHARE * total
+    return kept == total or (everywhere and enough)
 
 
 def round_log_medians(calls: Values) -> Values:
@@ -123,7 +125,7 @@ def bootstrap_quantile(
 
     rows = np.arange(calls.shape[0])
     result = stats.bootstrap(
-        (rows,), statistic, vectorized=False, n_resamples=600, method="percentile",
+        (rows,), statistic, vectorized=False, n_resamples=2000, method="percentile",
         confidence_level=confidence, rng=np.random.default_rng(0),
     )  # fmt: skip
     low, high = result.confidence_interval

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from harness.errors import MeasurementError
 from harness.measurement import statistics
 from harness.measurement.types import Estimate, LatencySample, LatencyStats
 
@@ -70,7 +71,8 @@ def summarise(
     raw = np.concatenate([sample.raw_s().ravel() for sample in samples])
     n_clean = sum(int((~sample.preempted()).sum()) for sample in samples)
     p50 = _estimate(calls, "p50", confidence)
-    assert p50 is not None  # the median needs no minimum number of calls
+    if p50 is None:
+        raise MeasurementError("Too few rounds were timed for an interval of the median.")
     return LatencyStats(
         p50=p50,
         p90=_estimate(calls, "p90", confidence),
@@ -98,6 +100,18 @@ def _seconds(runs: Sequence[Run]) -> list[Values]:
     return [statistics.calls_s(sample, clean) for sample in samples]
 
 
+def _paired_seconds(
+    runs: Sequence[Run], reference: Sequence[Run]
+) -> tuple[list[Values], list[Values]]:
+    """Return call times of both, masked in both or in neither."""
+    ours, theirs = [run.sample for run in runs], [run.sample for run in reference]
+    clean = statistics.clean_available(ours) and statistics.clean_available(theirs)
+    return (
+        [statistics.calls_s(sample, clean) for sample in ours],
+        [statistics.calls_s(sample, clean) for sample in theirs],
+    )
+
+
 def _ratio(
     runs: Sequence[Run], reference: Sequence[Run] | None, name: str, confidence: float
 ) -> Estimate | None:
@@ -105,12 +119,8 @@ def _ratio(
         return None
     if reference is runs:
         return Estimate(1.0, 1.0, 1.0)
-    ours, theirs = [run.sample for run in runs], [run.sample for run in reference]
-    clean = statistics.clean_available(ours) and statistics.clean_available(theirs)
-    return _estimate(
-        [statistics.calls_s(sample, clean) for sample in ours], name, confidence,
-        [statistics.calls_s(sample, clean) for sample in theirs],
-    )  # fmt: skip
+    ours, theirs = _paired_seconds(runs, reference)
+    return _estimate(ours, name, confidence, theirs)
 
 
 def _estimate(
@@ -122,22 +132,43 @@ def _estimate(
     if counted == 0 or (name == "p99" and total < statistics.P99_CALLS):
         return None
     if len(calls) > 1:
-        units = [_process_log(one, name) for one in calls]
-        if base is not None:
-            units = [u - _process_log(b, name) for u, b in zip(units, base, strict=True)]
-        return statistics.log_t_interval(units, confidence)
+        bases = base if base is not None else [None] * len(calls)
+        units = [_process_log(own, b, name) for own, b in zip(calls, bases, strict=True)]
+        return statistics.log_t_interval(units, confidence) if np.isfinite(units).all() else None
     if name != "p50":
         ref = base[0] if base is not None else None
         return statistics.bootstrap_quantile(calls[0], _QUANTILES[name], confidence, ref)
-    logs = statistics.round_log_medians(calls[0])
-    if base is not None:
-        logs = logs - statistics.round_log_medians(base[0])
-    logs = logs[np.isfinite(logs)]
+    logs = round_logs(calls[0], base[0] if base is not None else None)
     return statistics.log_t_interval(logs, confidence) if logs.size >= 2 else None
 
 
-def _process_log(calls: Values, name: str) -> float:
-    """Return one process's log statistic: p50 is the mean over rounds of log medians."""
+def round_logs(calls: Values, base: Values | None) -> Values:
+    """Return rounds' log medians, or log ratios of medians; rounds that lack one are left out."""
+    logs = statistics.round_log_medians(calls)
+    if base is not None:
+        logs = logs - statistics.round_log_medians(base)
+    return logs[np.isfinite(logs)]
+
+
+def _process_log(calls: Values, base: Values | None, name: str) -> float:
+    """Return one process's log statistic or log ratio: p50 is the mean over rounds."""
     if name == "p50":
-        return float(np.nanmean(statistics.round_log_medians(calls)))
-    return statistics.log_quantile(calls, _QUANTILES[name])
+        logs = round_logs(calls, base)
+        return float(logs.mean()) if logs.size else float("nan")
+    value = statistics.log_quantile(calls, _QUANTILES[name])
+    return value if base is None else value - statistics.log_quantile(base, _QUANTILES[name])
+
+
+def judged_series(
+    runs: Sequence[Run], reference: Sequence[Run] | None, budget: Budget | None
+) -> Values:
+    """Return the values that a p50's interval is made from: rounds, or processes where several."""
+    paired = budget is not None and budget.kind == "share" and reference is not runs
+    theirs: list[Values] | None = None
+    ours = _seconds(runs)
+    if paired and reference is not None:
+        ours, theirs = _paired_seconds(runs, reference)
+    if len(runs) == 1:
+        return round_logs(ours[0], theirs[0] if theirs is not None else None)
+    bases = theirs if theirs is not None else [None] * len(runs)
+    return np.array([_process_log(o, b, "p50") for o, b in zip(ours, bases, strict=True)])

@@ -11,7 +11,7 @@ from harness.measurement.flags import is_blocked
 from harness_results.csvfile import REMEDY, read_csv, to_csv
 from harness_results.files import disk_errors, locked
 from harness_results.record import SCHEMA
-from harness_results.store import all_records
+from harness_results.store import all_records, finals_of_whole_sets
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -49,7 +49,7 @@ def rebuild(results: Path) -> list[dict[str, Any]]:
         ConfigError: If a record is corrupt; the old table then stays as it was.
     """
     with disk_errors(results), locked(results / ".leaderboard.lock", wait=True):
-        rows = ranked([row(r) for _, r in all_records(results) if r.kind == "final"])
+        rows = ranked([row(r) for r in finals_of_whole_sets([r for _, r in all_records(results)])])
         write_atomic(results / FILE, to_csv(COLUMNS, rows))
     return rows
 

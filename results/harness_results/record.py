@@ -28,8 +28,9 @@ class RunRecord:
         schema: Version of this layout.
         run_id: UTC time and eight digits of the content's hash.
         study: Name of the study.
-        kind: `"trial"`, `"final"` or `"floor"`.
-        role: `"dense"`, `"uniform"`, `"global"`, `"searched"`, `"winner"` or `"floor"`.
+        kind: `"trial"`, `"final"`, `"rejected"` (missed the budget in its final) or `"floor"`.
+        role: `"dense"`, `"uniform"`, `"global"`, `"searched"`, `"winner"`, `"rejected"` or
+            `"floor"`.
         index: The trial's number in its study; for a final, of the trial that it finishes.
         status: `"complete"`, `"over_budget"`, `"over_size"` or `"failed"`.
         reason: Why it is not complete.
@@ -41,9 +42,10 @@ class RunRecord:
         candidate: `widths`, `dense_widths`, `ratios` (realised), `criterion`, `temperature`,
             `kd_weight`, `precision`.
         pruning: Channels removed per group; None for the dense model.
-        probes: Every architecture that was timed untrained on the way: `widths`, `ratio` to the
-            dense model `[value, low, high]`, `feasible`.
-        latency: Figures by phase: `probe` (before training), `retimed` (after), `final`.
+        probes: Every architecture that was tried untrained on the way: `widths`, `share` of the
+            dense model's latency, `within` the limits, `timed` (else the share is predicted).
+        latency: Figures by phase: `probe` (before training), `retimed` (after), `final`; `dense`
+            is the dense model's beside the floor.
         accuracy: Scores by split: `validation`, `test`.
         parity: Largest relative error, samples whose class differs, samples compared.
         model: `onnx` and `weights` (paths in the study's folder; None where only the latency of

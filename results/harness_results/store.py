@@ -111,14 +111,44 @@ class StudyFolder:
         Raises:
             ConfigError: If one is corrupt.
         """
-        found = [read_record(path) for path in sorted(self.records.glob("*.json"))]
-        return sorted(found, key=_order)
+        return sorted(_read_all(self.records), key=_order)
+
+    def supersede(self, record: RunRecord) -> None:
+        """Put a record and its samples aside, unchanged."""
+        self.superseded.mkdir(exist_ok=True)
+        for suffix in (".npz", ".json"):
+            path = self.records / f"{record.run_id}{suffix}"
+            if path.exists():
+                path.rename(self.superseded / path.name)
 
     def test_reads(self, budget: str) -> int:
         """Return how often finals under a budget have read the test split, superseded ones too."""
-        old = [read_record(path) for path in self.superseded.glob("*.json")]
-        finals = [r for r in (*self.read(), *old) if r.kind == "final" and r.role == "dense"]
-        return sum(record.budget["text"] == budget for record in finals)
+        records = (*self.read(), *_read_all(self.superseded))
+        finals = [r for r in records if r.kind == "final" and r.budget["text"] == budget]
+        return max((record.search["test_reads"] for record in finals), default=0)
+
+
+def _read_all(folder: Path) -> list[RunRecord]:
+    found = []
+    for path in sorted(folder.glob("*.json")):
+        try:
+            found.append(read_record(path))
+        except ConfigError:
+            if path.exists():  # else its own search has put it aside since the listing
+                raise
+    return found
+
+
+def finals_of_whole_sets(records: Sequence[RunRecord]) -> list[RunRecord]:
+    """Return the finals whose set is complete: its dense record, written last, is there."""
+
+    def key(record: RunRecord) -> tuple[str, str, int, int]:
+        search = record.search
+        return record.study, record.budget["text"], search["trials"], search["test_reads"]
+
+    finals = [record for record in records if record.kind == "final"]
+    whole = {key(record) for record in finals if record.role == "dense"}
+    return [record for record in finals if key(record) in whole]
 
 
 def _order(record: RunRecord) -> tuple[bool, int, str]:

@@ -7,6 +7,7 @@ import re
 import shutil
 from typing import TYPE_CHECKING, Any
 
+from harness.candidate import OnnxModel
 from harness.units import format_count, format_latency, format_size
 from harness_results.files import disk_errors
 from harness_results.picture import draw_search
@@ -75,7 +76,10 @@ def write_winner(folder: StudyFolder, records: Sequence[RunRecord], budgets: Seq
 
 
 def _fill(part: Path, folder: StudyFolder, record: RunRecord, finals: dict[str, RunRecord]) -> None:
-    shutil.copyfile(folder.path / record.model["onnx"], part / "model.onnx")
+    info = record.model
+    onnx = OnnxModel(folder.path / info["onnx"], info["sha256"], info["size_bytes"], info["opset"])
+    onnx.verify()
+    shutil.copyfile(onnx.path, part / "model.onnx")
     shutil.copyfile(folder.path / record.model["weights"], part / "weights.safetensors")
     (part / "pruning.json").write_text(json.dumps(pruning_history(record)) + "\n")
     (part / "run.py").write_text(RUN_PY)

@@ -12,6 +12,7 @@ from safetensors.torch import load_file
 from harness.budget import Decision
 from harness.candidate import Candidate
 from harness.compression.prune import prune
+from harness.errors import ExportError
 from harness.export import export_onnx
 from harness.folders import cache_folder
 from harness.provenance import now_utc
@@ -121,7 +122,16 @@ def prepare_teacher(bench: Workbench) -> dict[str, float]:
     export_dense(bench, "dense")
     with watch.phase("score"):
         split = bench.task.validation()
-        bench.dense_validation = asdict(bench.score(bench.outputs(bench.dense, split), split))
+        outputs = bench.outputs(bench.dense, split)
+        bench.dense_parity = bench.parity(bench.network, outputs, split)
+        bench.dense_validation = asdict(bench.score(outputs, split))
+    if not bench.dense_parity["passed"]:
+        raise ExportError(
+            "The exported dense model does not compute what the network computes (largest "
+            f"difference {bench.dense_parity['max_error']} of the largest output, "
+            f"{bench.dense_parity['argmax_differs']} classes differ): nothing measured on it could "
+            "be trusted."
+        )
     return watch.report()
 
 

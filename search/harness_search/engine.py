@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import statistics
 import time
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +14,7 @@ import torch
 from optuna.exceptions import StorageInternalError
 
 from harness.compression.graph import pruning_graph
-from harness.errors import ResultsError
+from harness.errors import ConfigError, ResultsError
 from harness.measurement.flags import is_blocked
 from harness.measurement.hostlock import HostLock
 from harness.provenance import fingerprint, git_state, versions
@@ -22,13 +23,13 @@ from harness.training import use_all_cores
 from harness_backends.registry import open_backend
 from harness_results import leaderboard
 from harness_results.files import disk_errors, locked
-from harness_results.store import StudyFolder, all_records, check_writable
+from harness_results.store import StudyFolder, all_records, check_writable, finals_of_whole_sets
 from harness_results.trials import write_trials
 from harness_results.winner import write_winner
 from harness_search import baseline
 from harness_search.finals import run_finals
-from harness_search.identity import accept_setup, check_identity
-from harness_search.optuna_study import OptunaStudy
+from harness_search.identity import accept_setup, check_identity, mark_remeasuring
+from harness_search.optuna_study import OptunaStudy, judged
 from harness_search.proposals import CONTROLS, propose
 from harness_search.remeasure import remeasure_study
 from harness_search.space import search_space
@@ -106,6 +107,8 @@ def search(settings: Settings, progress: Progress, remeasure: bool = False) -> S
         HarnessError: See `harness.errors`; what was recorded before stays whole.
     """
     started = time.monotonic()
+    if settings.trials is None and settings.time_s is None:
+        raise ConfigError("A search needs a limit: give `trials`, `time_s`, or both.")
     open_backend(settings.target)  # before anything is written: is there such a target here?
     task_class(settings.task)
     folder = StudyFolder(settings.results, settings.study_name)
@@ -118,8 +121,9 @@ def search(settings: Settings, progress: Progress, remeasure: bool = False) -> S
         records = _whole_sets(folder)
         bench.spent_s = max((r.search["elapsed_s"] for r in records), default=0.0)
         baseline.export_dense(bench, "untrained")
-        progress.start(folder.study, settings.time_s, settings.trials, bench.spent_s)
+        progress.start(folder.study, settings.time_s, settings.trials, bench.elapsed_s(), records)
         if changed:
+            mark_remeasuring(folder)
             records = remeasure_study(bench, records)
             accept_setup(folder, *_identity(bench))
         return _run(bench, records)
@@ -191,7 +195,8 @@ def _identity(bench: Workbench) -> tuple[dict[str, Any], dict[str, Any]]:
         "fingerprint": made["fingerprint"], "torch": made["versions"]["torch"],
         "runtime": made["versions"]["runtime"],
     }  # fmt: skip
-    return bench.settings.identity(made["data_sha256"]), setup
+    identity = bench.settings.identity(made["data_sha256"])
+    return {**identity, "space": bench.space.digest(bench.task.recipe)}, setup
 
 
 def _check(bench: Workbench, remeasure: bool) -> bool:
@@ -199,24 +204,13 @@ def _check(bench: Workbench, remeasure: bool) -> bool:
 
 
 def _whole_sets(folder: StudyFolder) -> list[RunRecord]:
-    """Return a study's records, less finals whose set a kill left incomplete.
-
-    A set's dense record is written last; finals without it were never reported to anybody.
-    """
+    """Return a study's records; finals whose set a kill left incomplete are put aside."""
     records = folder.read()
-    whole = {_set(r) for r in records if r.kind == "final" and r.role == "dense"}
-    kept = []
+    whole = finals_of_whole_sets(records)
     for record in records:
-        if record.kind == "final" and _set(record) not in whole:
-            for suffix in (".json", ".npz"):
-                (folder.records / f"{record.run_id}{suffix}").unlink(missing_ok=True)
-        else:
-            kept.append(record)
-    return kept
-
-
-def _set(record: RunRecord) -> tuple[str, int, int]:
-    return record.budget["text"], record.search["trials"], record.search["test_reads"]
+        if record.kind == "final" and record not in whole:
+            folder.supersede(record)
+    return [record for record in records if record.kind != "final"] + whole
 
 
 def _run(bench: Workbench, records: list[RunRecord]) -> SearchResult:
@@ -261,11 +255,13 @@ def _run_trials(
                 assert bench.latency_model is not None
                 bench.latency_model.add(entry["widths"], entry["share"])
     write_trials(bench.folder, trials)
+    done = {record.index for record in trials}
     while _affords_another(bench, trials, budgets):
-        index = len(trials)
+        index = next(i for i in itertools.count() if i not in done)
         proposal, asked = propose(bench, index, trials, studies, budgets)
         record = run_trial(bench, proposal)
-        trials = [*trials, record]
+        done.add(index)
+        trials = sorted([*trials, record], key=lambda r: r.index or 0)
         studies[proposal.budget.text].tell(asked, record)
         write_trials(bench.folder, trials)
         bench.progress.trial_done(record)
@@ -305,19 +301,23 @@ def _finish(
     if budget not in reachable:
         return BudgetResult(budget, {}, floor, below_floor=True, dense_wins=False)
     dense_wins = budget not in open_budgets
-    finals = [r for r in records if r.kind == "final" and _set(r)[:2] == (budget.text, len(trials))]
+    finals = [
+        r
+        for r in records
+        if r.kind == "final"
+        and (r.budget["text"], r.search["trials"]) == (budget.text, len(trials))
+    ]
     if not finals:
         finals = run_finals(bench, budget, trials, dense_wins)
     by_role = {record.role: record for record in finals}
     nearest = None
     if "winner" not in by_role or not by_role["winner"].feasible:
         timed = [r for r in trials if r.figures() is not None]
-        nearest = min(timed, key=_ratio, default=floor)
+        nearest = min(timed, key=lambda r: _judged(r, budget), default=floor)
     return BudgetResult(budget, by_role, nearest, below_floor=False, dense_wins=dense_wins)
 
 
-def _ratio(record: RunRecord) -> float:
+def _judged(record: RunRecord, budget: Budget) -> float:
     figures = record.figures()
-    assert figures is not None
-    ratio: float = figures["ratio_p50"][0]
-    return ratio
+    assert figures is not None  # only timed trials are asked
+    return judged(figures, asdict(budget))[0]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from harness.budget import Decision
@@ -18,15 +18,15 @@ from harness_search.trial import common_fields, environment, search_fields
 from harness_search.workbench import samples_of
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
     from harness.budget import Budget
     from harness.measurement.types import Measurement
     from harness_results.record import RunRecord
     from harness_search.workbench import Workbench
 
-_RUNNERS_UP, _REPEATS = 3, 1
-"""Candidates tried after the first misses the budget, and repetitions of a disturbed final."""
+_RUNNERS_UP = 3
+"""Candidates tried after the first misses the budget in its final."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,44 +58,30 @@ def run_finals(
         records: All trials of the study.
         dense_wins: Whether the dense model itself is within the budget, so that it is the winner.
     """
-    watch = Stopwatch()
-    choices = [] if dense_wins else ranked_candidates(bench, budget, records)
+    final = _Final(bench, budget, len(records))
+    dense = Finalist("dense", None, bench.dense)
     controls = [
         Finalist(role, trial, trained_model(bench, trial))
         for role in CONTROLS
         for trial in records
         if trial.role == role and trial.status == "complete" and trial.budget["text"] == budget.text
     ]
-    dense = Finalist("dense", None, bench.dense)
-    skipped = disturbed = 0
-    while True:
-        chosen = choices[skipped] if skipped < len(choices) else None
-        winner = (
-            [] if chosen is None else [Finalist("winner", chosen, trained_model(bench, chosen))]
-        )
-        finalists = [dense, *controls, *winner]
-        if dense_wins:
-            finalists.append(Finalist("winner", None, bench.dense))
-        bench.progress.phase(f"final measurement of {len(finalists)} models, fresh processes")
-        with watch.phase("timing"):
-            measured = _measure(bench, budget, finalists)
-        if chosen is None:
+    winners = [Finalist("winner", None, bench.dense)] if dense_wins else []
+    choices = [] if dense_wins else ranked_candidates(bench, budget, records)
+    for chosen in choices[: 1 + _RUNNERS_UP]:
+        candidate = Finalist("winner", chosen, trained_model(bench, chosen))
+        final.measure([dense, *controls, candidate])
+        if is_blocked(final.of(candidate).flags):
+            final.measure([dense, *controls, candidate])  # disturbed: once more
+        if final.feasible(candidate):
+            winners = [candidate]
             break
-        verdict = measured[_name(winner[0])]
-        if is_blocked(verdict.flags) and disturbed < _REPEATS:
-            disturbed += 1  # a disturbed final says little of the candidate: measure again
-            continue
-        if budget.decide(verdict.stats) is Decision.FEASIBLE or skipped == _RUNNERS_UP:
-            break
-        skipped += 1
-    scores = _score_on_test(bench, finalists, watch)
-    reads = 1 + bench.folder.test_reads(budget.text)
-    written = []
-    for finalist in reversed(finalists):  # dense last: it says that the set is whole
-        record = _record(bench, budget, finalist, measured, scores, skipped, watch, records, reads)
-        bench.folder.write(record, samples_of("final", measured, _name(finalist)))
-        written.append(record)
-    return written
+        final.reject(candidate)
+    if not final.measured:
+        final.measure([dense, *controls])
+    final.score_on_test([dense, *controls, *winners])
+    # Dense last: its record says that the set is whole.
+    return [final.write(finalist) for finalist in (*winners, *reversed(controls), dense)]
 
 
 def ranked_candidates(
@@ -112,7 +98,8 @@ def ranked_candidates(
         and is_within_drop(bench, r)
     ]
     if bench.settings.max_drop is not None:
-        return sorted(able, key=lambda r: (r.latency["retimed"]["p50_s"][0], r.index))
+        ratio = f"ratio_{budget.statistic}"  # paired, so it carries over from minute to minute
+        return sorted(able, key=lambda r: (r.latency["retimed"][ratio][0], r.index))
     return sorted(
         able,
         key=lambda r: (
@@ -141,68 +128,82 @@ def _name(finalist: Finalist) -> str:
     return "dense" if finalist.trial is None else f"trial-{finalist.trial.index:04d}"
 
 
-def _measure(
-    bench: Workbench, budget: Budget, finalists: Sequence[Finalist]
-) -> dict[str, Measurement]:
-    models = {_name(f): f.model for f in finalists if f.trial is not None}
-    return bench.timed(models, budget, FINAL)
+class _Final:
+    """The final of one budget: what was measured and scored, and how it is recorded."""
 
+    def __init__(self, bench: Workbench, budget: Budget, trials: int) -> None:
+        self.bench, self.budget, self.trials = bench, budget, trials
+        self.watch = Stopwatch()
+        self.reads = bench.folder.test_reads(budget.text)
+        self.rejected = 0
+        self.measured: dict[str, Measurement] = {}
+        self.scores: dict[str, dict[str, Any]] = {}
 
-def _score_on_test(
-    bench: Workbench, finalists: Sequence[Finalist], watch: Stopwatch
-) -> dict[str, dict[str, Any]]:
-    """Score every distinct model on the test split: the only place that reads it."""
-    bench.progress.phase("scoring on the test split, once")
-    scores: dict[str, dict[str, Any]] = {}
-    with watch.phase("score"):
-        split = bench.task.test()
-        for finalist in finalists:
-            name = _name(finalist)
-            if name not in scores:
-                outputs = bench.outputs(finalist.model, split)
-                scores[name] = asdict(bench.score(outputs, split))
-    return scores
+    def measure(self, finalists: Sequence[Finalist]) -> None:
+        """Time models together in fresh processes."""
+        text = f"final measurement of {len(finalists)} models, fresh processes"
+        self.bench.progress.phase(text)
+        models = {_name(f): f.model for f in finalists if f.trial is not None}
+        with self.watch.phase("timing"):
+            self.measured = self.bench.timed(models, self.budget, FINAL)
 
+    def of(self, finalist: Finalist) -> Measurement:
+        """Return a finalist's measurement."""
+        return self.measured[_name(finalist)]
 
-def _record(
-    bench: Workbench,
-    budget: Budget,
-    finalist: Finalist,
-    measured: Mapping[str, Measurement],
-    scores: Mapping[str, dict[str, Any]],
-    skipped: int,
-    watch: Stopwatch,
-    records: Sequence[RunRecord],
-    reads: int,
-) -> RunRecord:
-    name, trial = _name(finalist), finalist.trial
-    measurement = measured[name]
-    flags = set(measurement.flags) | ({"parity_failed"} & set(trial.flags if trial else ()))
-    if finalist.role == "winner" and skipped:
-        flags.add("runner_up")
-    validation: dict[str, Any] = bench.dense_validation
-    candidate = Candidate(bench.space.dense)
-    if trial is not None:
-        validation = trial.accuracy["validation"]
-        told = trial.candidate
-        candidate = Candidate(
-            told["widths"], told["criterion"], told["temperature"], told["kd_weight"]
-        )
-    weights = bench.folder.path / (trial.model["weights"] if trial else "models/dense.safetensors")
-    dense_s = measured["dense"].stats.latency(budget.statistic).value
-    limit_s = budget.value if budget.kind == "time" else budget.value * dense_s
-    size_limit = bench.settings.max_size_bytes or finalist.model.size_bytes
-    return make_record(
-        now_utc(),
-        **common_fields(bench, budget, candidate, finalist.model, weights),
-        kind="final", role=finalist.role, index=trial.index if trial else None,
-        status="complete", reason=None,
-        feasible=budget.decide(measurement.stats) is Decision.FEASIBLE
-        and finalist.model.size_bytes <= size_limit,
-        suggestion=trial.suggestion if trial else None, pruning=trial.pruning if trial else None,
-        probes=[], latency={"final": latency_figures(measurement, limit_s)},
-        accuracy={"validation": validation, "test": scores[name]},
-        parity=trial.parity if trial else None, training=trial.training if trial else None,
-        flags=sorted(flags), environment=environment(bench, measurement.environment),
-        timings_s=watch.report(), search=search_fields(bench, len(records), reads),
-    )  # fmt: skip
+    def feasible(self, finalist: Finalist) -> bool:
+        """Whether a finalist is within the budget and the size limit."""
+        limit = self.bench.settings.max_size_bytes or finalist.model.size_bytes
+        within = self.budget.decide(self.of(finalist).stats) is Decision.FEASIBLE
+        return within and finalist.model.size_bytes <= limit
+
+    def reject(self, finalist: Finalist) -> None:
+        """Record a candidate that missed the budget in its final."""
+        self.write(replace(finalist, role="rejected"))
+        self.rejected += 1
+
+    def score_on_test(self, finalists: Sequence[Finalist]) -> None:
+        """Score every distinct model on the test split: the only place that reads it."""
+        self.bench.progress.phase("scoring on the test split, once")
+        self.reads += 1
+        with self.watch.phase("score"):
+            split = self.bench.task.test()
+            for finalist in finalists:
+                if _name(finalist) not in self.scores:
+                    outputs = self.bench.outputs(finalist.model, split)
+                    self.scores[_name(finalist)] = asdict(self.bench.score(outputs, split))
+
+    def write(self, finalist: Finalist) -> RunRecord:
+        """Record a finalist."""
+        bench, budget, trial = self.bench, self.budget, finalist.trial
+        measurement = self.of(finalist)
+        flags = set(measurement.flags) | ({"parity_failed"} & set(trial.flags if trial else ()))
+        if finalist.role == "winner" and self.rejected:
+            flags.add("runner_up")
+        candidate = Candidate(bench.space.dense)
+        if trial is not None:
+            told = trial.candidate
+            candidate = Candidate(
+                told["widths"], told["criterion"], told["temperature"], told["kd_weight"]
+            )
+        own = trial.model["weights"] if trial else "models/dense.safetensors"
+        dense_s = self.measured["dense"].stats.latency(budget.statistic).value
+        limit_s = budget.value if budget.kind == "time" else budget.value * dense_s
+        accuracy = {"validation": trial.accuracy["validation"] if trial else bench.dense_validation}
+        if _name(finalist) in self.scores:
+            accuracy["test"] = self.scores[_name(finalist)]
+        record = make_record(
+            now_utc(),
+            **common_fields(bench, budget, candidate, finalist.model, bench.folder.path / own),
+            kind="rejected" if finalist.role == "rejected" else "final", role=finalist.role,
+            index=trial.index if trial else None, status="complete", reason=None,
+            feasible=self.feasible(finalist), suggestion=trial.suggestion if trial else None,
+            pruning=trial.pruning if trial else None, probes=[],
+            latency={"final": latency_figures(measurement, limit_s)}, accuracy=accuracy,
+            parity=trial.parity if trial else bench.dense_parity,
+            training=trial.training if trial else None, flags=sorted(flags),
+            environment=environment(bench, measurement.environment),
+            timings_s=self.watch.report(), search=search_fields(bench, self.trials, self.reads),
+        )  # fmt: skip
+        bench.folder.write(record, samples_of("final", self.measured, _name(finalist)))
+        return record

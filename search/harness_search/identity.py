@@ -52,6 +52,13 @@ def check_identity(
                 f"{_shown(value)}. Run it as it was begun, or give another `--study NAME`."
             )
     changed = sorted(k for k, v in wanted["setup"].items() if old_setup.get(k) != v)
+    if known.get("remeasuring"):
+        if not remeasure:
+            raise ConfigError(
+                f"Study {folder.study!r} was interrupted while it was measured again, so its "
+                "latencies are of two setups. Add `--remeasure` to finish that."
+            )
+        return True
     if changed and not remeasure:
         was, now = ({k: s.get(k) for k in changed} for s in (old_setup, wanted["setup"]))
         raise ConfigError(
@@ -60,6 +67,13 @@ def check_identity(
             "models again here, or give another `--study NAME`."
         )
     return bool(changed)
+
+
+def mark_remeasuring(folder: StudyFolder) -> None:
+    """Note in the study's file that its latencies are of two setups until `accept_setup`."""
+    path = folder.path / FILE
+    known = json.loads(path.read_bytes())
+    write_atomic(path, json.dumps({**known, "remeasuring": True}, indent=1).encode() + b"\n")
 
 
 def accept_setup(

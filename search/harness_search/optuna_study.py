@@ -43,7 +43,7 @@ class OptunaStudy:
 
     def __init__(self, database: Path, name: str, space: SearchSpace, seed: int) -> None:
         optuna.logging.set_verbosity(optuna.logging.ERROR)
-        self._space, self._seed, self._name = space, seed, name
+        self._space, self._seed, self._name, self._database = space, seed, name, database
         try:
             self._study = _open(database, name)
         except (DatabaseError, sqlite3.DatabaseError) as exc:
@@ -59,14 +59,22 @@ class OptunaStudy:
 
     def restore(self, records: Sequence[RunRecord]) -> None:
         """Bring the storage into line with the records."""
-        known: set[int] = set()
+        told = {
+            trial.user_attrs[_INDEX]: (trial.state, trial.value, trial.constraints)
+            for trial in self._study.get_trials(deepcopy=False)
+            if trial.state.is_finished() and trial.state is not TrialState.FAIL
+        }
+        kept = [record for record in records if record.status != "failed"]
+        wanted = {record.index: (*_outcome(record), constraints(record)) for record in kept}
+        if not told.items() <= wanted.items():
+            # Records were taken away or measured again: the storage is made anew from them.
+            optuna.delete_study(study_name=self._name, storage=self._study._storage)
+            self._study, told = _open(self._database, self._name), {}
         for trial in self._study.get_trials(deepcopy=False):
             if not trial.state.is_finished():
                 self._study._storage.set_trial_state_values(trial._trial_id, TrialState.FAIL)
-            elif trial.state is not TrialState.FAIL:  # the sampler passes those over
-                known.add(trial.user_attrs[_INDEX])
-        for record in records:
-            if record.index not in known and record.status != "failed":
+        for record in kept:
+            if record.index not in told:
                 self._add(record)
 
     def ask(self, index: int) -> tuple[optuna.Trial, dict[str, Any]]:

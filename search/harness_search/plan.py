@@ -39,7 +39,8 @@ class Plan:
         floor: The floor's record, with the dense model's latency; not kept.
         groups: All prunable groups.
         space: Widths that each may take.
-        reachable: Per budget, whether the floor is not clearly over it.
+        reachable: Per budget, whether the floor is not clearly over it, nor over `--max-size`.
+        dense: Per budget, whether the dense model is within it, so that nothing is pruned.
         seconds: Estimated cost by phase.
         trials: Trials that `--time` affords; None where only `--trials` limits.
     """
@@ -48,6 +49,7 @@ class Plan:
     groups: tuple[Group, ...]
     space: SearchSpace
     reachable: tuple[bool, ...]
+    dense: tuple[bool, ...]
     seconds: dict[str, float]
     trials: int | None
 
@@ -76,8 +78,11 @@ def plan(settings: Settings, progress: Progress) -> Plan:
         trials = max(0, int((settings.time_s - fixed) / seconds["trial"]))
     if settings.trials is not None:
         trials = settings.trials if trials is None else min(trials, settings.trials)
-    reachable = tuple(baseline.floor_allows(floor, budget) for budget in settings.budgets)
-    return Plan(floor, bench.graph.groups, bench.space, reachable, seconds, trials)
+    limit = settings.max_size_bytes or floor.model["size_bytes"]
+    fits = floor.model["size_bytes"] <= limit
+    reachable = tuple(fits and baseline.floor_allows(floor, b) for b in settings.budgets)
+    dense = tuple(baseline.dense_suffices(bench, floor, b) for b in settings.budgets)
+    return Plan(floor, bench.graph.groups, bench.space, reachable, dense, seconds, trials)
 
 
 def _costs(bench: Workbench, floor: RunRecord, setting_up: float) -> dict[str, float]:
@@ -86,10 +91,7 @@ def _costs(bench: Workbench, floor: RunRecord, setting_up: float) -> dict[str, f
     timing = floor.timings_s["timing"]
     share = _typical_share(bench)
     training = recipe.trial_epochs * n * per_sample * share
-    cached = (
-        bench.model_path("dense").with_suffix(".safetensors").exists()
-        or baseline.cached_teacher(bench).exists()
-    )
+    cached = baseline.cached_teacher(bench).exists()
     return {
         "setup": setting_up,
         "floor": timing,

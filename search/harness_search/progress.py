@@ -5,14 +5,23 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from harness_results.record import RunRecord
 
 
 class Progress(Protocol):
     """Listens to a search."""
 
-    def start(self, study: str, time_s: float | None, trials: int | None, elapsed_s: float) -> None:
-        """A study begins or goes on."""
+    def start(
+        self,
+        study: str,
+        time_s: float | None,
+        trials: int | None,
+        elapsed_s: float,
+        records: Sequence[RunRecord],
+    ) -> None:
+        """A study begins, or goes on after earlier sessions that left `records`."""
 
     def phase(self, text: str) -> None:
         """What is being done now."""
@@ -30,7 +39,14 @@ class Progress(Protocol):
 class Silent:
     """Draws nothing."""
 
-    def start(self, study: str, time_s: float | None, trials: int | None, elapsed_s: float) -> None:
+    def start(
+        self,
+        study: str,
+        time_s: float | None,
+        trials: int | None,
+        elapsed_s: float,
+        records: Sequence[RunRecord],
+    ) -> None:
         """Ignore."""
 
     def phase(self, text: str) -> None:

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from harness.candidate import OnnxModel
+    from harness.compression.prune import History
     from harness.measurement.types import Measurement
     from harness_search.ladder import Ladder, Widths
 
@@ -25,6 +26,7 @@ class Probe:
 
     Attributes:
         widths: Channels per group.
+        history: Channels removed per group.
         model: Its export.
         measured: Its latency; None where the file was already too large to be timed.
         share: Latency as a share of the dense model's, by the budget's statistic.
@@ -32,6 +34,7 @@ class Probe:
     """
 
     widths: Widths
+    history: History
     model: OnnxModel
     measured: Measurement | None
     share: float

@@ -28,12 +28,27 @@ def remeasure_study(bench: Workbench, records: Sequence[RunRecord]) -> list[RunR
     Each trial keeps its number, training and accuracy and gets new latencies; its old record, and
     the old floor and finals, move to `records/superseded/`, unchanged.
     """
+    for record in _stale(records):
+        bench.folder.supersede(record)
     fresh = [baseline.measure_floor(bench)]
-    for record in records:
-        if record.kind == "trial":
-            fresh.append(_timed_again(bench, record))
-        _supersede(bench, record)
+    for record in _latest_trials(records):
+        if record.status == "failed":
+            fresh.append(record)
+            continue
+        fresh.append(_timed_again(bench, record))
+        bench.folder.supersede(record)
     return fresh
+
+
+def _latest_trials(records: Sequence[RunRecord]) -> list[RunRecord]:
+    """Return one record per trial: a kill while measuring again can leave the old and the new."""
+    latest = {r.index: r for r in sorted(records, key=lambda r: r.date_utc) if r.kind == "trial"}
+    return [latest[index] for index in sorted(latest, key=lambda i: i or 0)]
+
+
+def _stale(records: Sequence[RunRecord]) -> list[RunRecord]:
+    kept = {record.run_id for record in _latest_trials(records)}
+    return [record for record in records if record.run_id not in kept]
 
 
 def _timed_again(bench: Workbench, record: RunRecord) -> RunRecord:
@@ -64,12 +79,3 @@ def _timed_again(bench: Workbench, record: RunRecord) -> RunRecord:
     new = make_record(now_utc(), **{**kept, **changes})
     bench.folder.write(new, samples_of(phase, measured, "candidate"))
     return new
-
-
-def _supersede(bench: Workbench, record: RunRecord) -> None:
-    old = bench.folder.superseded
-    old.mkdir(exist_ok=True)
-    for suffix in (".json", ".npz"):
-        path = bench.folder.records / f"{record.run_id}{suffix}"
-        if path.exists():
-            path.rename(old / path.name)

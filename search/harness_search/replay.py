@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING
 
 from safetensors import SafetensorError
@@ -12,12 +12,14 @@ from harness.candidate import OnnxModel
 from harness.compression.graph import pruning_graph
 from harness.compression.prune import prune
 from harness.errors import ConfigError
-from harness.export import INPUT, Parity, check_parity, layer_macs
+from harness.export import Parity, check_parity, layer_macs
+from harness.measurement.hostlock import HostLock
+from harness.target import Target
 from harness.tasks import task_class
 from harness.training import predict
 from harness_backends.registry import open_backend
-from harness_backends.targets import find_target
 from harness_results.store import find_record
+from harness_search.inference import file_outputs
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -71,11 +73,9 @@ def replay(results: Path, run_id: str) -> Replay:
     info = record.model
     model = OnnxModel(folder.path / info["onnx"], info["sha256"], info["size_bytes"], info["opset"])
     model.verify()
-    target = find_target(record.target["name"])
+    options = {f.name: record.target[f.name] for f in fields(Target) if f.name in record.target}
     inputs = task.validation().inputs.numpy()
-    inputs = inputs[: len(inputs) // target.batch * target.batch]
-    with open_backend(target).open() as worker:
-        session = worker.load(model, {INPUT: inputs[: target.batch]})
-        outputs = session.infer({INPUT: inputs})[0]
-    parity = check_parity(predict(network, inputs), outputs)
+    with HostLock().shared():
+        outputs = file_outputs(open_backend(Target(**options)), model, inputs)
+        parity = check_parity(predict(network, inputs), outputs)
     return Replay(record, parity, sum(layer_macs(network, example).values()))

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import difflib
+import hashlib
+import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -57,6 +59,12 @@ class SearchSpace:
             "kd_weight": FloatDistribution(0.0, 1.0),
             "criterion": CategoricalDistribution(CRITERIA),
         }
+
+    def digest(self, recipe: object) -> str:
+        """Return a hash of all that may be suggested and of how candidates are trained."""
+        drawn = {name: repr(value) for name, value in self.distributions().items()}
+        text = json.dumps([drawn, {k: list(v) for k, v in self.allowed.items()}, repr(recipe)])
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     def suggest(self, trial: optuna.Trial) -> dict[str, Any]:
         """Draw one value per parameter from a trial's sampler."""

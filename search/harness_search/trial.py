@@ -13,9 +13,9 @@ from harness.budget import Budget, Decision
 from harness.candidate import Candidate, OnnxModel
 from harness.compression.prune import choose_channels, prune
 from harness.errors import BackendError, ExportError, MeasurementError, TaskError
-from harness.export import check_parity, export_onnx
+from harness.export import export_onnx
 from harness.provenance import now_utc
-from harness.training import SoftTargets, fast_bf16, fit, predict
+from harness.training import SoftTargets, fast_bf16, fit
 from harness_results.record import RunRecord, latency_figures, make_record
 from harness_results.store import relative
 from harness_search.projection import Probe, fit_to_budget
@@ -114,7 +114,7 @@ class _Life:
             return model.predict(widths) if bench.predicts_fit(widths) else math.inf
 
         chosen, _ = fit_to_budget(proposal.ladder, measure, predict_share, aim)
-        self.widths, self.model = chosen.widths, chosen.model
+        self.widths, self.history, self.model = chosen.widths, chosen.history, chosen.model
         if chosen.measured is not None:
             self._keep("probe", chosen.measured)
         return chosen
@@ -141,7 +141,7 @@ class _Life:
 
     def export(self, student: nn.Module) -> OnnxModel:
         """Write the trained network as ONNX and its weights as safetensors."""
-        with self.watch.phase("export"):
+        with self.watch.phase("export"), self.bench.lock.shared():
             path = self.bench.model_path(self.name)
             self.model = export_onnx(student, self.bench.example, path.with_suffix(".onnx"))
             self.weights = save_weights(student, path.with_suffix(".safetensors"))
@@ -153,8 +153,7 @@ class _Life:
         bench.progress.phase(f"trial {self.proposal.index}: scoring the exported file")
         with self.watch.phase("score"):
             got = bench.outputs(exported, split)
-            parity = check_parity(predict(student, split.inputs.numpy()), got)
-            self.parity = {**asdict(parity), "passed": parity.passed}
+            self.parity = bench.parity(student, got, split)
             self.accuracy["validation"] = asdict(bench.score(got, split))
 
     def time_again(self, exported: OnnxModel) -> bool:
@@ -198,25 +197,28 @@ class _Life:
         bench, budget = self.bench, self.proposal.budget
         bench.progress.phase(f"trial {self.proposal.index}: timing untrained, before any training")
         smaller = self._pruned(widths)
-        with self.watch.phase("export"):
+        with self.watch.phase("export"), bench.lock.shared():
             model = export_onnx(smaller, bench.example, bench.model_path("probe.onnx"))
         if not self._fits_size(model):
             assert bench.latency_model is not None
-            return Probe(widths, model, None, bench.latency_model.predict(widths), within=False)
+            return Probe(
+                widths, self.history, model, None, bench.latency_model.predict(widths), within=False
+            )
         with self.watch.phase("timing"):
             measured = bench.timed({"candidate": model}, budget)
         stats = measured["candidate"].stats
         self.samples.update(samples_of(f"probe{len(self.probes)}", measured, "candidate"))
         within = budget.decide(stats) is Decision.FEASIBLE
         share = share_of_dense(measured, "candidate", budget)
-        return Probe(widths, model, measured["candidate"], share, within)
+        return Probe(widths, self.history, model, measured["candidate"], share, within)
 
     def _pruned(self, widths: Widths) -> nn.Module:
         bench = self.bench
         with self.watch.phase("prune"):
             scores = bench.scores(self.proposal.params["criterion"])
-            self.history = choose_channels(bench.graph, scores, widths)
-            return prune(bench.network, bench.graph, bench.example[:1], self.history)
+            self.widths, self.history = widths, choose_channels(bench.graph, scores, widths)
+            with bench.lock.shared():
+                return prune(bench.network, bench.graph, bench.example[:1], self.history)
 
     def _fits_size(self, model: OnnxModel) -> bool:
         limit = self.bench.settings.max_size_bytes

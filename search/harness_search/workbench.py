@@ -4,21 +4,22 @@ from __future__ import annotations
 
 import hashlib
 import time
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 
 from harness.compression.importance import channel_scores
-from harness.export import INPUT
+from harness.export import INPUT, check_parity
 from harness.measurement.rounds import PROBE, Subject, measure
 from harness.training import predict
+from harness_search.inference import file_outputs
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
+    import numpy as np
     from numpy.typing import NDArray
     from torch import nn
 
@@ -59,6 +60,7 @@ class Workbench:
         latency_model: Fitted from the floor on.
         dense_s: The dense model's latency by statistic, seconds.
         floor_share: The floor's latency as a share of that.
+        dense_parity: The dense network against its file, as in a record.
         dense_validation: The dense export's score on the validation split.
         teacher_logits: Its logits on the training split, float32 `[N, classes]`.
     """
@@ -82,6 +84,8 @@ class Workbench:
     floor_share: float = 0.0
     dense_validation: dict[str, Any] = field(default_factory=dict)
     teacher_logits: torch.Tensor | None = None
+    dense_parity: dict[str, Any] = field(default_factory=dict)
+    _timings: int = 0
     _scores: dict[str, Mapping[str, torch.Tensor]] = field(default_factory=dict)
 
     @property
@@ -119,9 +123,9 @@ class Workbench:
             name: Subject(model, inputs, budget)
             for name, model in {"dense": self.dense, **models}.items()
         }
-        return measure(
-            self.backend.open, subjects, "dense", plan, self.lock.exclusive, self.settings.seed
-        )
+        self._timings += 1  # every measurement has an order of its own
+        seed = self.seed("order", self._timings)
+        return measure(self.backend.open, subjects, "dense", plan, self.lock.exclusive, seed)
 
     def inputs(self) -> dict[str, NDArray[Any]]:
         """Return what a model is fed while it is timed."""
@@ -129,12 +133,17 @@ class Workbench:
 
     def outputs(self, model: OnnxModel, split: Split) -> NDArray[np.floating[Any]]:
         """Return an exported file's logits `[N, classes]` on a split, through the backend."""
-        samples, batch = split.inputs.numpy(), self.settings.target.batch
-        short = -len(samples) % batch  # the file's batch is fixed: fill the last one up
-        padded = np.concatenate([samples, samples[:short]]) if short else samples
-        with self.lock.shared(), self.backend.open() as worker:
-            outputs = worker.load(model, self.inputs()).infer({INPUT: padded})
-        return outputs[0][: len(samples)]
+        with self.lock.shared():
+            return file_outputs(self.backend, model, split.inputs.numpy())
+
+    def parity(
+        self, network: nn.Module, got: NDArray[np.floating[Any]], split: Split
+    ) -> dict[str, Any]:
+        """Hold a file's outputs against its network's; return it as in a record."""
+        with self.lock.shared():
+            expected = predict(network, split.inputs.numpy())
+        found = check_parity(expected, got)
+        return {**asdict(found), "passed": found.passed}
 
     def score(self, outputs: NDArray[np.floating[Any]], split: Split) -> Score:
         """Score outputs that a file gave on a split."""

@@ -45,12 +45,6 @@ def test_too_few_undisturbed_calls_are_said() -> None:
     assert flags.of_samples([sample(0.6)]) == {"contended", "clean_unavailable"}
 
 
-def test_dependent_rounds_are_said_of_one_process_only() -> None:
-    slow_wave = sample(logs=0.1 * np.sin(np.arange(40) / 6))
-    assert flags.of_samples([slow_wave]) == {"autocorrelated"}
-    assert flags.of_samples([slow_wave, slow_wave]) == set()
-
-
 @pytest.mark.parametrize(
     ("change", "flag"),
     [

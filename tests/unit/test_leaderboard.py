@@ -162,12 +162,18 @@ def cells(results: Path) -> list[dict[str, str]]:
 def test_the_table_holds_all_finals_and_no_trial(tmp_path: Path) -> None:
     trial, floor = record("trial", "uniform"), record("floor", "floor", index=None)
     store(tmp_path, [*finals().values(), trial, floor])
-    store(tmp_path, [record(study="another")])
+    store(tmp_path, [record("final", "dense", study="another")])
     rebuild(tmp_path)
     assert sorted(entry["role"] for entry in cells(tmp_path)) == [
-        "dense", "global", "uniform", "winner", "winner",
+        "dense", "dense", "global", "uniform", "winner",
     ]  # fmt: skip
     assert {entry["study"] for entry in cells(tmp_path)} == {"tiny-fake-50pct-p50-s0", "another"}
+
+
+def test_a_set_without_its_dense_record_is_not_shown_yet(tmp_path: Path) -> None:
+    store(tmp_path, [record("final", role) for role in ("winner", "uniform")])
+    rebuild(tmp_path)
+    assert cells(tmp_path) == []
 
 
 def test_rebuilding_gives_the_same_bytes(tmp_path: Path) -> None:
@@ -180,7 +186,11 @@ def test_rebuilding_gives_the_same_bytes(tmp_path: Path) -> None:
 
 
 def test_the_order_of_writing_does_not_matter(tmp_path: Path) -> None:
-    made = [*finals().values(), record(study="another"), record(study="third", feasible=False)]
+    made = [
+        *finals().values(),
+        record("final", "dense", study="another"),
+        record("final", "dense", study="third", feasible=False),
+    ]
     tables = set()
     for number in range(4):
         random.Random(number).shuffle(made)
@@ -192,7 +202,9 @@ def test_the_order_of_writing_does_not_matter(tmp_path: Path) -> None:
 
 def test_what_is_unknown_is_an_empty_cell(tmp_path: Path) -> None:
     made = figures(p99_raw_s=None, ratio_p50=None)
-    bare = record(latency={"final": made}, parity=None, git={"commit": None, "dirty": None})
+    bare = record(
+        "final", "dense", latency={"final": made}, parity=None, git={"commit": None, "dirty": None}
+    )
     store(tmp_path, [bare])
     rebuild(tmp_path)
     (entry,) = cells(tmp_path)
@@ -207,7 +219,10 @@ def test_no_cell_starts_a_formula(tmp_path: Path, start: str) -> None:
     git = {"commit": evil, "dirty": None}
     task = {"name": evil, "metric": evil, "data_sha256": evil}
     target = TARGET | {"name": evil, "backend_version": evil}
-    store(tmp_path, [record(study=evil, task=task, target=target, flags=[evil], git=git)])
+    store(
+        tmp_path,
+        [record("final", "dense", study=evil, task=task, target=target, flags=[evil], git=git)],
+    )
     rebuild(tmp_path)
     (entry,) = cells(tmp_path)
     assert sum(evil in value for value in entry.values()) == 8

@@ -21,7 +21,7 @@ def fit(
 ) -> tuple[Probe, list[Probe]]:
     def measure(widths: Widths) -> Probe:
         share = true(widths["a"])
-        return Probe(widths, OnnxModel(Path("m"), "", 1, 17), None, share, share <= limit)
+        return Probe(widths, {}, OnnxModel(Path("m"), "", 1, 17), None, share, share <= limit)
 
     return fit_to_budget(
         ladder, measure, lambda widths: predicted(widths["a"]), lambda: aim or 0.97 * limit

@@ -12,7 +12,6 @@ import pytest
 from harness.budget import parse_budget
 from harness.candidate import OnnxModel
 from harness.errors import BackendError
-from harness.measurement import rounds
 from harness.measurement.rounds import FINAL, PROBE, Plan, Subject, measure
 from harness.measurement.types import Block, Measurement
 
@@ -176,12 +175,11 @@ def test_a_dense_model_at_the_edge_of_the_budget_does_not_hold_up_a_probe() -> N
     assert stats["small"].stats.n_rounds == PROBE.rounds[0]
     dense = stats["dense"].stats.p90
     assert dense is not None
-    assert dense.lo < 0.2e-3 < dense.hi
+    assert abs(dense.value / 0.2e-3 - 1) < 0.02
 
 
-def test_a_slow_model_stops_at_the_time_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_slow_model_gets_no_more_rounds_than_fit_the_time_limit() -> None:
     machine = Machine({"dense": 2000 * MS, "small": 1000 * MS}, block_noise=0.4)
-    monkeypatch.setattr(rounds, "time", SimpleNamespace(monotonic=lambda: machine.clock_s))
     assert timed(machine)["small"].stats.n_rounds == PROBE.rounds[0]
 
 
