@@ -39,10 +39,12 @@ listing.register(app)
 def main() -> None:
     """Run the command line."""
     if not sys.platform.startswith("linux"):
-        sys.exit(
-            f"harness runs on Linux; this is {sys.platform!r}. Its timing relies on Linux's "
-            "per-thread counters. Run it in a Linux machine, virtual machine or container."
+        print(  # noqa: T201 - before anything that draws is imported
+            f"error: harness runs on Linux; this is {sys.platform!r}. Its timing relies on Linux's "
+            "per-thread counters. Run it in a Linux machine, virtual machine or container.",
+            file=sys.stderr,
         )
+        sys.exit(2)
     # A runtime that reports usage over the network is told not to, in this process and in all
     # that it starts.
     os.environ["ORT_DISABLE_TELEMETRY"] = "1"
