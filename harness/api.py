@@ -12,7 +12,7 @@ from harness.measurement.hostlock import HostLock
 from harness.measurement.rounds import FINAL, Subject, measure
 from harness_backends.registry import open_backend
 from harness_search.engine import search as _search
-from harness_search.progress import Silent
+from harness_search.progress import Progress
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from harness.measurement.types import Measurement
     from harness.target import Target
     from harness_search.engine import SearchResult
-    from harness_search.progress import Progress
     from harness_search.settings import Settings
 
 
@@ -36,7 +35,7 @@ def search(settings: Settings, progress: Progress | None = None) -> SearchResult
     Raises:
         HarnessError: See `harness.errors`.
     """
-    return _search(settings, progress if progress is not None else Silent())
+    return _search(settings, progress if progress is not None else Progress())
 
 
 def bench(path: Path, target: Target) -> Measurement:

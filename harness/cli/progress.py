@@ -16,6 +16,7 @@ from rich.text import Text
 from harness.cli.console import stderr
 from harness.measurement.flags import BLOCKING
 from harness.units import format_latency, format_wall
+from harness_search.progress import Progress
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from harness_results.record import RunRecord
 
 
-class SearchProgress:
+class SearchProgress(Progress):
     """Listens to a search and keeps what is shown of it.
 
     Args:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -10,8 +10,8 @@ if TYPE_CHECKING:
     from harness_results.record import RunRecord
 
 
-class Progress(Protocol):
-    """Listens to a search."""
+class Progress:
+    """Listens to a search and draws nothing; a subclass overrides what it wants to show."""
 
     def start(
         self,
@@ -34,29 +34,3 @@ class Progress(Protocol):
 
     def note(self, text: str) -> None:
         """Something that the user should know."""
-
-
-class Silent:
-    """Draws nothing."""
-
-    def start(
-        self,
-        study: str,
-        time_s: float | None,
-        trials: int | None,
-        elapsed_s: float,
-        records: Sequence[RunRecord],
-    ) -> None:
-        """Ignore."""
-
-    def phase(self, text: str) -> None:
-        """Ignore."""
-
-    def advance(self, done: int, total: int) -> None:
-        """Ignore."""
-
-    def trial_done(self, record: RunRecord) -> None:
-        """Ignore."""
-
-    def note(self, text: str) -> None:
-        """Ignore."""

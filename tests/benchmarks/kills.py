@@ -30,7 +30,7 @@ from harness_backends.targets import find_target
 from harness_results.record import RunRecord, read_record
 from harness_results.store import StudyFolder
 from harness_search.engine import search
-from harness_search.progress import Silent
+from harness_search.progress import Progress
 from harness_search.settings import Settings
 
 BOUNDARIES = {
@@ -48,7 +48,7 @@ COLUMNS = (
 )  # fmt: skip
 
 
-class Printing(Silent):
+class Printing(Progress):
     def phase(self, text: str) -> None:
         print(text, flush=True)
 
