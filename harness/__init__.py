@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from harness.api import bench, search
+    from harness.api.bench import bench, profile, serve
+    from harness.api.doctor import examine
+    from harness.api.search import search
 
 __version__ = "0.1.0"
-__all__ = ["__version__", "bench", "search"]
+__all__ = ["__version__", "bench", "examine", "profile", "search", "serve"]
+
+_WHERE = {
+    "bench": "bench", "examine": "doctor", "profile": "bench", "search": "search", "serve": "bench",
+}  # fmt: skip
 
 
 def __getattr__(name: str) -> Any:
-    """Import the API on first use: `import harness` itself stays free of torch."""
-    if name in ("bench", "search"):
-        from harness import api
-
-        return getattr(api, name)
+    """Import the API on first use: `import harness` itself stays free of heavy packages."""
+    if name in _WHERE:
+        return getattr(importlib.import_module(f"harness.api.{_WHERE[name]}"), name)
     raise AttributeError(f"module 'harness' has no attribute {name!r}")

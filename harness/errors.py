@@ -9,6 +9,7 @@ HarnessError
 ├── MeasurementError     a latency can't be computed                    exit 5
 ├── ResultsError         the results folder can't be written (disk)     exit 5
 └── BackendError         a runtime failed                               exit 5
+    ├── CandidateFailed  it failed on one model of several; says which
     └── DeviceLost       the process or board that timed went away
 """
 
@@ -58,6 +59,19 @@ class ResultsError(HarnessError):
 
 class BackendError(HarnessError):
     """A runtime refused or failed."""
+
+
+class CandidateFailed(BackendError):
+    """A runtime refused a model, or its process died of it.
+
+    Args:
+        subject: The model's name in the measurement.
+        cause: What happened.
+    """
+
+    def __init__(self, subject: str, cause: BackendError) -> None:
+        super().__init__(str(cause))
+        self.subject = subject
 
 
 class DeviceLost(BackendError):

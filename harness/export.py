@@ -14,7 +14,8 @@ import torch
 
 from harness.atomic import write_atomic
 from harness.candidate import OnnxModel
-from harness.errors import ConfigError, ExportError
+from harness.errors import ExportError
+from harness.onnxfile import opset_of
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -67,11 +68,6 @@ def export_onnx(model: nn.Module, example: torch.Tensor, path: Path) -> OnnxMode
         n_params=sum(parameter.numel() for parameter in model.parameters()),
         macs=count_macs(model, example[:1]),
     )
-
-
-def opset_of(proto: onnx.ModelProto) -> int:
-    """Return the version of the default operator set."""
-    return next((entry.version for entry in proto.opset_import if not entry.domain), 0)
 
 
 def layer_macs(model: nn.Module, example: torch.Tensor) -> dict[str, int]:
@@ -143,72 +139,3 @@ def check_parity(expected: NDArray[np.floating[Any]], got: NDArray[np.floating[A
     differs = expected.argmax(1) != got.argmax(1)
     error = float(np.abs(expected - got).max()) / scale
     return Parity(error, int((differs & leads).sum()), len(expected))
-
-
-def read_onnx(path: Path) -> tuple[OnnxModel, list[tuple[str, str, tuple[int, ...]]]]:
-    """Check a user's ONNX file and return it with its inputs as (name, dtype, shape).
-
-    Raises:
-        ConfigError: If it is missing, no ONNX file, truncated, lacks its external data, or takes
-            inputs of a dynamic shape or of strings.
-    """
-    if not path.is_file():
-        what = "is a folder" if path.is_dir() else "no such file"
-        raise ConfigError(f"{path}: {what}. Expected an ONNX model.")
-    try:
-        data = path.read_bytes()
-    except OSError as exc:
-        raise ConfigError(f"{path} can't be read: {exc.strerror}.") from exc
-    try:
-        proto = onnx.load_model_from_string(data)
-        if not proto.graph.node:
-            raise ValueError("the graph has no nodes")
-    except Exception as exc:  # protobuf's errors have no common base
-        raise ConfigError(
-            f"{path} is not a whole ONNX file ({exc}). It may be truncated: export it again."
-        ) from exc
-    tensors = _tensors(proto.graph)
-    external = sorted({e.value for t in tensors for e in t.external_data if e.key == "location"})
-    if external:
-        missing = [name for name in external if not (path.parent / name).is_file()]
-        state = f"and {', '.join(missing)} is missing" if missing else "which is not supported yet"
-        raise ConfigError(
-            f"{path} keeps its weights in external data ({', '.join(external)}), {state}. "
-            "Export it as one file, weights inside."
-        )
-    initializers = {tensor.name for tensor in proto.graph.initializer}
-    inputs = [_input_spec(path, v) for v in proto.graph.input if v.name not in initializers]
-    model = OnnxModel(path, hashlib.sha256(data).hexdigest(), len(data), opset_of(proto))
-    return model, inputs
-
-
-def _tensors(graph: onnx.GraphProto) -> list[onnx.TensorProto]:
-    """Return every stored tensor of a graph and of the graphs inside its nodes."""
-    found = list(graph.initializer)
-    for node in graph.node:
-        for attribute in node.attribute:
-            found += [attribute.t] if attribute.HasField("t") else []
-            found += attribute.tensors
-            for inner in [attribute.g] if attribute.HasField("g") else attribute.graphs:
-                found += _tensors(inner)
-    return found
-
-
-def _input_spec(path: Path, value: onnx.ValueInfoProto) -> tuple[str, str, tuple[int, ...]]:
-    tensor = value.type.tensor_type
-    shape = tuple(d.dim_value if d.HasField("dim_value") else 0 for d in tensor.shape.dim)
-    if not value.type.HasField("tensor_type") or tensor.elem_type == onnx.TensorProto.STRING:
-        raise ConfigError(
-            f"{path}: input {value.name!r} is not a tensor of numbers. Only those can be timed."
-        )
-    if not tensor.HasField("shape") or any(size < 1 for size in shape):
-        shown = [d.dim_param or d.dim_value or "?" for d in tensor.shape.dim]
-        raise ConfigError(
-            f"{path}: input {value.name!r} has the dynamic shape {shown}. Expected fixed sizes: a "
-            "latency holds for one shape. Export the model with a fixed shape."
-        )
-    try:
-        dtype = onnx.helper.tensor_dtype_to_np_dtype(tensor.elem_type)
-    except (KeyError, ValueError) as exc:
-        raise ConfigError(f"{path}: input {value.name!r} has an unknown type.") from exc
-    return value.name, str(np.dtype(dtype)), shape

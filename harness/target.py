@@ -2,26 +2,32 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any
 
 from harness.errors import ConfigError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """A device and the way in which it is used; everything here enters the fingerprint.
+    """A device and the way in which it is used.
 
     Attributes:
         name: As given to `--target`.
         backend: Name of the backend that times on it.
         description: One line for people.
         threads: Intra-operator threads of the runtime.
+        affinity: Numbers of the CPUs that it may run on; empty for all.
         batch: Samples per inference.
-        granule: Channel counts are searched in steps of this many channels.
+        shapes: Shapes by input name, where a file leaves sizes open.
+        granule: Channel counts are searched in steps of this many; None to probe it. It changes
+            what is searched, not what is measured, so it is not in the fingerprint.
+        provider: The runtime's execution provider.
+        provider_options: The provider's own options.
+        session_config: The session's own configuration entries.
         needs_host: True for a board that is reached over the network.
     """
 
@@ -29,35 +35,43 @@ class Target:
     backend: str
     description: str = ""
     threads: int = 1
+    affinity: tuple[int, ...] = ()
     batch: int = 1
-    granule: int = 16
+    shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    granule: int | None = None
+    provider: str = "CPUExecutionProvider"
+    provider_options: Mapping[str, str] = field(default_factory=dict)
+    session_config: Mapping[str, str] = field(default_factory=dict)
     needs_host: bool = False
 
     def options(self) -> dict[str, Any]:
-        """Return what changes a measurement: all fields but the prose."""
-        return {key: value for key, value in asdict(self).items() if key != "description"}
+        """Return what changes a measurement: it enters the fingerprint."""
+        aside = ("description", "granule")
+        return {key: value for key, value in asdict(self).items() if key not in aside}
 
     def with_settings(self, settings: Sequence[str]) -> Target:
-        """Return a copy with `key=value` texts applied.
+        """Return a copy with `key=value` texts applied; `table.key=value` sets one entry.
 
         Raises:
             ConfigError: If a text is no `key=value`, or the key or value doesn't fit.
         """
-        pairs: dict[str, str] = {}
+        values: dict[str, Any] = {}
         for text in settings:
-            key, equals, value = text.partition("=")
+            key, equals, value = (part.strip() for part in text.partition("="))
             if not equals or not key:
                 raise ConfigError(f"`--set` must be KEY=VALUE. Received: {text!r}.")
-            if key.strip() not in _COUNTS:
+            table, dot, entry = key.partition(".")
+            if dot and entry and table in _TABLES:
+                merged = values.setdefault(table, dict(getattr(self, table)))
+                merged[entry] = value
+            elif key in _SETTABLE:
+                values[key] = value
+            else:
+                expected = ", ".join((*_SETTABLE, *(f"{name}.NAME" for name in _TABLES)))
                 raise ConfigError(
-                    f"`--set` knows no {key.strip()!r}. Expected one of: {', '.join(_COUNTS)}. "
-                    f"Received: {text!r}."
+                    f"`--set` knows no {key!r}. Expected one of: {expected}. Received: {text!r}."
                 )
-            pairs[key.strip()] = value.strip()
-        return target_from_mapping(pairs, base=self, source="`--set`")
-
-
-_COUNTS = ("threads", "batch", "granule")
+        return target_from_mapping(values, base=self, source="`--set`")
 
 
 def target_from_mapping(values: Mapping[str, Any], base: Target | None, source: str) -> Target:
@@ -66,12 +80,12 @@ def target_from_mapping(values: Mapping[str, Any], base: Target | None, source: 
     Raises:
         ConfigError: If a key is unknown, or a value is of the wrong kind.
     """
-    known = {field.name for field in fields(Target)}
+    known = {one.name for one in fields(Target)}
     for key in values:
         if key not in known:
             settable = ", ".join(sorted(known - {"name"}))
             raise ConfigError(f"{source}: unknown key {key!r}. Expected one of: {settable}.")
-    clean = {key: _checked(key, value, source) for key, value in values.items()}
+    clean = {key: _CHECKS[key](key, value, source) for key, value in values.items()}
     if base is not None:
         return replace(base, **clean)
     missing = {"name", "backend"} - clean.keys()
@@ -80,20 +94,70 @@ def target_from_mapping(values: Mapping[str, Any], base: Target | None, source: 
     return Target(**clean)
 
 
-def _checked(key: str, value: Any, source: str) -> Any:
-    if key in _COUNTS:
-        return _count(key, value, source)
-    kind, words = (bool, "true or false") if key == "needs_host" else (str, "text")
-    if not isinstance(value, kind) or (key in ("name", "backend") and not value):
-        raise ConfigError(f"{source}: {key} must be {words}. Received: {value!r}.")
+def _wrong(key: str, words: str, value: Any, source: str) -> ConfigError:
+    return ConfigError(f"{source}: {key} must be {words}. Received: {value!r}.")
+
+
+def _name(key: str, value: Any, source: str) -> str:
+    if not isinstance(value, str) or (not value and key != "description"):
+        raise _wrong(key, "text", value, source)
     return value
 
 
+def _flag(key: str, value: Any, source: str) -> bool:
+    if not isinstance(value, bool):
+        raise _wrong(key, "true or false", value, source)
+    return value
+
+
+def _number(value: Any) -> int:
+    """Return a whole number from TOML or text; -1 for anything else."""
+    if isinstance(value, str) and value.strip().isdecimal():
+        return int(value)
+    return value if isinstance(value, int) and not isinstance(value, bool) else -1
+
+
 def _count(key: str, value: Any, source: str) -> int:
-    try:
-        count = int(value) if not isinstance(value, (bool, float)) else 0
-    except (TypeError, ValueError):
-        count = 0
+    count = _number(value)
     if count < 1:
-        raise ConfigError(f"{source}: {key} must be a whole number from 1. Received: {value!r}.")
+        raise _wrong(key, "a whole number from 1", value, source)
     return count
+
+
+def _cpus(key: str, value: Any, source: str) -> tuple[int, ...]:
+    parts = value.split(",") if isinstance(value, str) else value
+    if not isinstance(parts, (list, tuple)) or not all(_number(part) >= 0 for part in parts):
+        raise _wrong(key, "CPU numbers such as 2,3 ([2, 3] in a file)", value, source)
+    return tuple(sorted({_number(part) for part in parts}))
+
+
+def _texts(key: str, value: Any, source: str) -> dict[str, str]:
+    if not isinstance(value, dict):
+        raise _wrong(key, "a table of texts", value, source)
+    wrong = [entry for entry, text in value.items() if not isinstance(text, str)]
+    if wrong:
+        raise _wrong(f"{key}.{wrong[0]}", "text (in quotes)", value[wrong[0]], source)
+    return dict(value)
+
+
+def _shapes(key: str, value: Any, source: str) -> dict[str, tuple[int, ...]]:
+    if not isinstance(value, dict):
+        raise _wrong(key, "a table of shapes", value, source)
+    return {name: _shape(f"{key}.{name}", one, source) for name, one in value.items()}
+
+
+def _shape(key: str, value: Any, source: str) -> tuple[int, ...]:
+    parts = value.split("x") if isinstance(value, str) else value
+    if not isinstance(parts, (list, tuple)) or not all(_number(part) >= 1 for part in parts):
+        raise _wrong(key, "sizes such as 1x3x32x32 ([1, 3, 32, 32] in a file)", value, source)
+    return tuple(_number(part) for part in parts)
+
+
+_CHECKS: Mapping[str, Callable[[str, Any, str], Any]] = {
+    "name": _name, "backend": _name, "description": _name, "provider": _name,
+    "threads": _count, "batch": _count, "granule": _count, "affinity": _cpus,
+    "shapes": _shapes, "provider_options": _texts, "session_config": _texts,
+    "needs_host": _flag,
+}  # fmt: skip
+_SETTABLE = ("threads", "affinity", "batch", "granule", "provider")
+_TABLES = ("shapes", "provider_options", "session_config")

@@ -7,25 +7,33 @@ Frames, both ways: two big-endian uint32 (header length, blob length), a JSON he
 agent first writes MAGIC, so that the other side can skip what a shell printed. It ends when its
 standard input does.
 
-Requests: load, infer, time, state. Every reply has "ok"; a failure is {"ok": false, "kind",
-"message"}: the agent goes on.
+Requests: pin, load, reload, infer, time, arrive, profile, memory, state. Every reply has "ok"; a
+failure is {"ok": false, "kind", "message"}: the agent goes on.
+
+Where a latency comes from: `OnnxRuntime.call` makes the call, `time_block` times it, `Agent.time`
+sends the figures; `harness.measurement.rounds` asks for them and `harness.measurement.intervals`
+turns them into an estimate.
 """
 
 from __future__ import annotations
 
 import gc
+import glob
 import json
 import os
 import platform
+import re
 import resource
 import struct
 import sys
+import tempfile
 import threading
 import time
-from typing import Any, BinaryIO, Callable, Dict, Iterable, List, Optional, Tuple
+from typing import IO, Any, BinaryIO, Callable, Dict, Iterable, List, Optional, Tuple
 
 Header = Dict[str, Any]
 Reply = Tuple[Header, bytes]
+Frame = Tuple[Header, Optional[IO[bytes]], bytes]
 
 MAGIC = b"\x00HARNESS-AGENT-1\n"
 SIZES = struct.Struct(">II")
@@ -44,14 +52,31 @@ class OnnxRuntime:
         onnxruntime.set_default_logger_severity(4)
         self.np, self.ort, self.version = numpy, onnxruntime, onnxruntime.__version__
 
-    def create(self, blob: bytes, options: Header) -> Any:
-        """Return a session for the model in `blob`."""
+    def create(self, path: str, options: Header) -> Any:
+        """Return a session for the model in a file.
+
+        Options: threads, provider, provider_options, session_config (the runtime's own keys) and
+        profile, a file name's beginning, where the session is to be profiled.
+        """
+        provider = options["provider"]
+        known = self.ort.get_available_providers()
+        if provider not in known:  # ONNX Runtime would fall back to another and only warn
+            raise ValueError("no provider %r here, only %s" % (provider, ", ".join(known)))
         opts = self.ort.SessionOptions()
         opts.intra_op_num_threads = options["threads"]
         opts.inter_op_num_threads = 1
         opts.execution_mode = self.ort.ExecutionMode.ORT_SEQUENTIAL
         opts.log_severity_level = 4
-        return self.ort.InferenceSession(blob, opts, providers=["CPUExecutionProvider"])
+        for key, value in options["session_config"].items():
+            opts.add_session_config_entry(key, value)
+        if "profile" in options:
+            opts.enable_profiling = True
+            opts.profile_file_prefix = options["profile"]
+        chosen = [(provider, options["provider_options"])]
+        session = self.ort.InferenceSession(path, opts, providers=chosen)
+        if session.get_providers()[0] != provider:
+            raise ValueError("provider %r did not take the model" % provider)
+        return session
 
     def call(self, session: Any, feed: Header) -> Callable[[], Any]:
         """Return a function of no arguments that runs one inference and returns its outputs."""
@@ -62,13 +87,36 @@ class OnnxRuntime:
 RUNTIMES = {"onnxruntime": OnnxRuntime}
 
 
+class Loaded:
+    """A model that was sent, and its present session."""
+
+    def __init__(self, model: Optional[IO[bytes]], feed: Header, header: Header) -> None:
+        self.model, self.feed, self.options = model, feed, header["options"]
+        self.threads, self.repeat = self.options["threads"], header["repeat"]
+        self.session: Any = None
+        self.call: Any = None
+
+    def start(self, runtime: Any) -> Header:
+        """Create a session in place of the present one and run it once; return both times."""
+        self.call = self.session = None
+        start = time.perf_counter()
+        self.session = runtime.create(path_of(self.model), self.options)
+        created = time.perf_counter()
+        call = runtime.call(self.session, self.feed)
+        first = time.perf_counter()
+        call()
+        done = time.perf_counter()
+        self.call = repeated(call, self.repeat)
+        return {"session_create_s": created - start, "first_inference_s": done - first}
+
+
 class Agent:
     """Answers requests; holds the loaded models."""
 
     def __init__(self, runtime: str) -> None:
         self.runtime = RUNTIMES[runtime]()
         self.np = self.runtime.np
-        self.models: Dict[str, Tuple[Any, Callable[[], Any], int]] = {}
+        self.models: Dict[str, Loaded] = {}
 
     def hello(self) -> Header:
         """Return facts about this process, its runtime and its machine."""
@@ -77,25 +125,35 @@ class Agent:
             "pid": os.getpid(),
             "runtime_version": self.runtime.version,
             "machine": machine_facts(),
+            "timer": timer_facts(self.np),
         }
 
-    def load(self, header: Header, blob: bytes) -> Reply:
-        """Create a session, run it once, and keep it under the key."""
-        size = header["model_bytes"]
-        start = time.perf_counter()
-        session = self.runtime.create(blob[:size], header["options"])
-        created = time.perf_counter()
-        feed = unpack(self.np, header["inputs"], blob[size:])
-        call = self.runtime.call(session, feed)
-        first = time.perf_counter()
-        call()
-        done = time.perf_counter()
-        self.models[header["key"]] = (session, call, header["options"]["threads"])
-        return {"session_create_s": created - start, "first_inference_s": done - first}, b""
+    def pin(self, header: Header, model: Optional[IO[bytes]], blob: bytes) -> Reply:
+        """Keep this process, and the threads that it will start, on the given CPUs."""
+        os.sched_setaffinity(0, header["cpus"])
+        got = sorted(os.sched_getaffinity(0))
+        if got != sorted(header["cpus"]):  # the system leaves out what is not there in silence
+            raise ValueError("only CPUs %s of them are there" % got)
+        return {}, b""
 
-    def infer(self, header: Header, blob: bytes) -> Reply:
+    def load(self, header: Header, model: Optional[IO[bytes]], blob: bytes) -> Reply:
+        """Create a session, run it once, and keep it under the key.
+
+        "repeat" inferences make one timed call: above 1 a known slow-down is planted.
+        """
+        loaded = Loaded(model, unpack(self.np, header["inputs"], blob), header)
+        forget_peak_memory()
+        times = loaded.start(self.runtime)
+        self.models[header["key"]] = loaded
+        return times, b""
+
+    def reload(self, header: Header, model: Optional[IO[bytes]], blob: bytes) -> Reply:
+        """Create a session anew from what was sent, and run it once."""
+        return self.models[header["key"]].start(self.runtime), b""
+
+    def infer(self, header: Header, model: Optional[IO[bytes]], blob: bytes) -> Reply:
         """Run the model on N samples, `batch` at a time; return all outputs, stacked."""
-        session = self.models[header["key"]][0]
+        session = self.models[header["key"]].session
         feed = unpack(self.np, header["inputs"], blob)
         batch, n = header["batch"], len(next(iter(feed.values())))
         chunks = []
@@ -105,19 +163,46 @@ class Agent:
         outputs = [self.np.concatenate(column) for column in zip(*chunks)]
         return pack(self.np, [("", array) for array in outputs])
 
-    def time(self, header: Header, blob: bytes) -> Reply:
+    def time(self, header: Header, model: Optional[IO[bytes]], blob: bytes) -> Reply:
         """Time blocks of calls; return int64 [3, calls] per block: wall, CPU, switches."""
         taken = []
         gc.disable()
         try:
             for key, calls in header["blocks"]:
-                _, call, threads = self.models[key]
-                taken.append(time_block(self.np, call, calls, threads == 1))
+                loaded = self.models[key]
+                taken.append(time_block(self.np, loaded.call, calls, loaded.threads == 1))
         finally:
             gc.enable()
         return {}, b"".join(block.tobytes() for block in taken)
 
-    def state(self, header: Header, blob: bytes) -> Reply:
+    def arrive(self, header: Header, model: Optional[IO[bytes]], blob: bytes) -> Reply:
+        """Serve requests that arrive when they are due; return int64 [3, n]: due, begun, done."""
+        call = self.models[header["key"]].call
+        due = self.np.frombuffer(blob, "<i8").tolist()
+        gc.disable()
+        try:
+            return {}, serve_arrivals(self.np, call, due).tobytes()
+        finally:
+            gc.enable()
+
+    def profile(self, header: Header, model: Optional[IO[bytes]], blob: bytes) -> Reply:
+        """Run a model under the runtime's own profiler; return microseconds per node and run."""
+        feed = unpack(self.np, header["inputs"], blob)
+        with tempfile.TemporaryDirectory() as folder:
+            options = dict(header["options"], profile=os.path.join(folder, "profile"))
+            session = self.runtime.create(path_of(model), options)
+            call = self.runtime.call(session, feed)
+            for _ in range(header["runs"]):
+                call()
+            with open(session.end_profiling()) as file:
+                events = json.load(file)
+        return {"nodes": node_times(events), "runs": header["runs"]}, b""
+
+    def memory(self, header: Header, model: Optional[IO[bytes]], blob: bytes) -> Reply:
+        """Return the peak of this process's resident memory since the last load; None: unknown."""
+        return {"peak_bytes": peak_memory()}, b""
+
+    def state(self, header: Header, model: Optional[IO[bytes]], blob: bytes) -> Reply:
         """Return what may change a latency and can be read; None is unknown."""
         return machine_state(), b""
 
@@ -138,6 +223,84 @@ def time_block(np: Any, call: Callable[[], Any], calls: int, one_thread: bool) -
         wall_end, cpu_end = clock(), cpu_clock()
         rows.append((wall_end - wall, cpu_end - cpu, usage(who).ru_nivcsw - switches))
     return np.ascontiguousarray(np.array(rows, dtype="<i8").T)
+
+
+def serve_arrivals(np: Any, call: Callable[[], Any], due_ns: List[int]) -> Any:
+    """Serve one request after the other, each not before it is due; a late one waits its turn.
+
+    Args:
+        np: numpy.
+        call: One inference.
+        due_ns: When each arrives, nanoseconds after the beginning, ascending.
+    """
+    clock, rows = time.perf_counter_ns, []
+    begin = clock() + 1000000
+    for offset in due_ns:
+        due = begin + offset
+        wait = due - clock()
+        if wait > 500000:  # sleep most of a long wait, and watch the clock for the rest
+            time.sleep((wait - 300000) * 1e-9)
+        while clock() < due:
+            pass
+        begun = clock()
+        call()
+        rows.append((offset, begun - begin, clock() - begin))
+    return np.ascontiguousarray(np.array(rows, dtype="<i8").reshape(-1, 3).T)
+
+
+def timer_facts(np: Any) -> Header:
+    """Return the clock's smallest step, and what timing adds to each call, nanoseconds."""
+    ticks = [time.perf_counter_ns() for _ in range(2000)]
+    steps = [after - before for before, after in zip(ticks, ticks[1:]) if after > before]
+    empty = time_block(np, lambda: None, 200, True)[0]
+    return {"resolution_ns": min(steps, default=None), "overhead_ns": float(np.median(empty))}
+
+
+def repeated(call: Callable[[], Any], times: int) -> Callable[[], Any]:
+    """Return a function that makes `times` calls."""
+    if times == 1:
+        return call
+
+    def unit() -> None:
+        for _ in range(times):
+            call()
+
+    return unit
+
+
+def node_times(events: List[Header]) -> List[Header]:
+    """Return name, operator and microseconds of every run, per node of a runtime's profile."""
+    nodes: Dict[str, Header] = {}
+    for event in events:
+        name = event.get("name", "")
+        if event.get("cat") == "Node" and name.endswith("_kernel_time"):
+            own = {"name": name[: -len("_kernel_time")], "op": event["args"]["op_name"], "us": []}
+            nodes.setdefault(name, own)["us"].append(event["dur"])
+    return list(nodes.values())
+
+
+def path_of(model: Optional[IO[bytes]]) -> str:
+    """Return a path at which a received model can be opened, though its file has no name."""
+    if model is None:
+        raise ValueError("the request has no model")
+    return "/proc/self/fd/%d" % model.fileno()
+
+
+def forget_peak_memory() -> None:
+    """Begin to measure the peak of the resident memory anew."""
+    try:
+        with open("/proc/self/clear_refs", "w") as file:
+            file.write("5")
+    except OSError:
+        pass  # the peak then counts from the process's start, when less was loaded
+
+
+def peak_memory() -> Optional[int]:
+    """Return the peak of the resident memory, bytes; None where the system doesn't tell."""
+    for line in (read_text("/proc/self/status") or "").splitlines():
+        if line.startswith("VmHWM:"):
+            return int(line.split()[1]) * 1024
+    return None
 
 
 def pack(np: Any, named: Iterable[Tuple[str, Any]]) -> Reply:
@@ -192,33 +355,72 @@ def machine_facts() -> Header:
 
 
 def machine_state() -> Header:
-    """Return governor, frequency limit, throttle count, steal and load."""
-    cpu = "/sys/devices/system/cpu/cpu0/"
+    """Return what may change a latency: governor, limits, throttling, heat, steal, load, waiting.
+
+    Every figure is of all CPUs that this process may use; None is unknown, never fine.
+    """
+    cpus = ["/sys/devices/system/cpu/cpu%d/" % n for n in sorted(os.sched_getaffinity(0))]
     ticks = [int(t) for t in (read_text("/proc/stat") or "").split("\n")[0].split()[1:9]]
-    max_khz = read_text(cpu + "cpufreq/scaling_max_freq")
-    throttles = read_text(cpu + "thermal_throttle/core_throttle_count")
+    governors = sorted(set(texts("cpufreq/scaling_governor", cpus)))
     load = read_text("/proc/loadavg")
+    temperatures = numbers("temp", sorted(glob.glob("/sys/class/thermal/thermal_zone*/")))
+    stalled = re.search(r"some .*total=(\d+)", read_text("/proc/pressure/cpu") or "")
     return {
-        "governor": read_text(cpu + "cpufreq/scaling_governor"),
-        "max_khz": int(max_khz) if max_khz else None,
-        "throttle_count": int(throttles) if throttles else None,
+        "governor": ",".join(governors) if governors else None,
+        "max_khz": min(numbers("cpufreq/scaling_max_freq", cpus), default=None),
+        "khz": min(numbers("cpufreq/scaling_cur_freq", cpus), default=None),
+        "throttle_count": total(numbers("thermal_throttle/core_throttle_count", cpus)),
+        "temperature_c": max(temperatures) / 1000.0 if temperatures else None,
         "cpu_ticks": sum(ticks) if ticks else None,
         "steal_ticks": ticks[7] if len(ticks) > 7 else None,
         "load_1min": float(load.split()[0]) if load else None,
-        "pressure": read_text("/proc/pressure/cpu"),
+        "stalled_us": int(stalled.group(1)) if stalled else None,
+        "clock_s": time.monotonic(),
     }
 
 
-def read_frame(stream: BinaryIO) -> Optional[Reply]:
-    """Return the next header and blob; None at the end of the stream."""
+def texts(name: str, folders: List[str]) -> List[str]:
+    """Return the texts of a file in several folders, where it can be read."""
+    return [text for text in (read_text(folder + name) for folder in folders) if text]
+
+
+def numbers(name: str, folders: List[str]) -> List[int]:
+    """Return the whole numbers of a file in several folders, where it can be read."""
+    return [int(text) for text in texts(name, folders) if text.lstrip("-").isdigit()]
+
+
+def total(values: List[int]) -> Optional[int]:
+    """Return the sum of what could be read; None where nothing could."""
+    return sum(values) if values else None
+
+
+def read_frame(stream: BinaryIO) -> Optional[Frame]:
+    """Return the next header, model and blob; None at the end of the stream.
+
+    A frame's blob begins with the model's bytes where its header has "model_bytes". They go to a
+    file without a name: it is gone with the process, and the model is not held in memory twice.
+    """
     head = stream.read(SIZES.size)
     if len(head) < SIZES.size:
         return None
     header_size, blob_size = SIZES.unpack(head)
-    header, blob = stream.read(header_size), stream.read(blob_size)
-    if len(header) < header_size or len(blob) < blob_size:
+    text = stream.read(header_size)
+    if len(text) < header_size:
         return None
-    return json.loads(header.decode()), blob
+    header, model = json.loads(text.decode()), None
+    if "model_bytes" in header:
+        model = tempfile.TemporaryFile()  # noqa: SIM115 - closed when the model is forgotten
+        left = header["model_bytes"]
+        while left:
+            part = stream.read(min(left, 1 << 20))
+            if not part:
+                return None
+            model.write(part)
+            left -= len(part)
+        model.flush()
+        blob_size -= header["model_bytes"]
+    blob = stream.read(blob_size)
+    return (header, model, blob) if len(blob) == blob_size else None
 
 
 def write_frame(stream: BinaryIO, header: Header, blob: bytes = b"") -> None:
@@ -242,8 +444,18 @@ def end_with(parent: int) -> None:
     os._exit(0)
 
 
+def be_first_to_go() -> None:
+    """Have the system end this process, not the one that searches, when memory runs out."""
+    try:
+        with open("/proc/self/oom_score_adj", "w") as file:
+            file.write("1000")
+    except OSError:
+        pass  # not Linux, or not allowed
+
+
 def serve(runtime: str) -> None:
     """Answer requests until standard input ends."""
+    be_first_to_go()
     stdin, stdout = sys.stdin.buffer, take_stdout()
     watch = threading.Thread(target=end_with, args=(os.getppid(),))
     watch.daemon = True
@@ -259,9 +471,9 @@ def serve(runtime: str) -> None:
         frame = read_frame(stdin)
         if frame is None:
             return
-        header, blob = frame
+        header, model, blob = frame
         try:
-            reply, data = getattr(agent, header["op"])(header, blob)
+            reply, data = getattr(agent, header["op"])(header, model, blob)
         except Exception as error:
             reply, data = {"ok": False, "kind": type(error).__name__, "message": str(error)}, b""
         write_frame(stdout, dict({"ok": True}, **reply), data)

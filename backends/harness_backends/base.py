@@ -9,10 +9,11 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from types import TracebackType
 
+    import numpy as np
     from numpy.typing import NDArray
 
     from harness.candidate import OnnxModel
-    from harness.measurement.types import Block
+    from harness.measurement.types import Block, OperatorTime
     from harness.target import Target
 
 
@@ -44,8 +45,15 @@ class Worker(ABC):
     """`runtime_version`, `python` and `machine` (CPU model, count, flags, memory)."""
 
     @abstractmethod
-    def load(self, model: OnnxModel, inputs: Mapping[str, NDArray[Any]]) -> Session:
+    def load(
+        self, model: OnnxModel, inputs: Mapping[str, NDArray[Any]], repeat: int = 1
+    ) -> Session:
         """Load a model and run it once on one batch of inputs, which timing will use.
+
+        Args:
+            model: The file.
+            inputs: One batch per input name.
+            repeat: Inferences that make one timed call; above 1 a known slow-down is planted.
 
         Raises:
             BackendError: If the runtime refuses the model.
@@ -53,8 +61,42 @@ class Worker(ABC):
         """
 
     @abstractmethod
+    def reload(self, session: Any) -> None:
+        """Make a session anew, elsewhere in memory, and run it once; its times are the new ones.
+
+        Raises:
+            BackendError: As `load`.
+        """
+
+    @abstractmethod
     def time(self, schedule: Sequence[tuple[Any, int]]) -> list[Block]:
         """Time calls one by one: for each `(session, n)` in turn a block of n calls."""
+
+    @abstractmethod
+    def arrive(self, session: Any, due_ns: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Serve requests that arrive at given times, one after the other.
+
+        Args:
+            session: What serves them.
+            due_ns: Arrivals in nanoseconds after the beginning, ascending, int64 `[n]`.
+
+        Returns:
+            int64 `[3, n]`, nanoseconds after the beginning: due, begun, done.
+        """
+
+    @abstractmethod
+    def profile(
+        self, model: OnnxModel, inputs: Mapping[str, NDArray[Any]], runs: int
+    ) -> list[OperatorTime]:
+        """Run a model under the runtime's own profiler, apart from any timing.
+
+        Raises:
+            BackendError: If the runtime refuses the model, or has no profiler.
+        """
+
+    @abstractmethod
+    def peak_memory_bytes(self) -> int | None:
+        """Return the peak of the process's resident memory since the last load; None: unknown."""
 
     @abstractmethod
     def state(self) -> dict[str, Any]:

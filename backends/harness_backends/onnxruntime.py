@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from harness.errors import BackendError, BackendUnavailable, DeviceLost
-from harness.measurement.types import Block
+from harness.errors import BackendError, BackendUnavailable, ConfigError, DeviceLost
+from harness.measurement.types import Block, OperatorTime
 from harness_backends import agent, transport
 from harness_backends.base import Backend, Session, Worker
 
@@ -34,8 +34,11 @@ class OnnxRuntimeSession(Session):
         self, worker: OnnxRuntimeWorker, key: str, what: str, reply: Mapping[str, float]
     ) -> None:
         self._worker = worker
-        self._what = what
-        self.key = key
+        self.what, self.key = what, key
+        self.take(reply)
+
+    def take(self, reply: Mapping[str, float]) -> None:
+        """Take the start-up times of a load or a reload."""
         self.session_create_s = reply["session_create_s"]
         self.first_inference_s = reply["first_inference_s"]
 
@@ -54,7 +57,7 @@ class OnnxRuntimeSession(Session):
     def _infer(self, inputs: Mapping[str, NDArray[Any]], batch: int) -> list[NDArray[Any]]:
         header, blob = agent.pack(np, list(inputs.items()))
         request = {"op": "infer", "key": self.key, "inputs": header["arrays"], "batch": batch}
-        with _mapped(self._worker.target, self._what):
+        with _mapped(self._worker.target, self.what):
             reply, data = self._worker.channel.request(request, blob)
         specs = [{**spec, "name": str(i)} for i, spec in enumerate(reply["arrays"])]
         return list(agent.unpack(np, specs, data).values())
@@ -68,24 +71,31 @@ class OnnxRuntimeWorker(Worker):
         self.channel = transport.Channel(transport.local_argv(), "onnxruntime")
         self.facts = self.channel.hello
         self._keys = itertools.count()
+        if target.affinity:
+            self._pin(target.affinity)
 
-    def load(self, model: OnnxModel, inputs: Mapping[str, NDArray[Any]]) -> OnnxRuntimeSession:
+    def _pin(self, cpus: Sequence[int]) -> None:
+        try:
+            self.channel.request({"op": "pin", "cpus": list(cpus)})
+        except BackendError as exc:
+            self.close()
+            raise ConfigError(
+                f"Target {self.target.name!r}: affinity {list(cpus)} is not possible there "
+                f"({exc}). Name CPUs that the machine has and that this process may use."
+            ) from exc
+
+    def load(
+        self, model: OnnxModel, inputs: Mapping[str, NDArray[Any]], repeat: int = 1
+    ) -> OnnxRuntimeSession:
         """Send the file's bytes and one batch of inputs."""
-        blob = model.path.read_bytes()
         key = str(next(self._keys))
-        header, data = agent.pack(np, list(inputs.items()))
-        with _mapped(self.target, model.path.name):
-            reply, _ = self.channel.request(
-                {
-                    "op": "load",
-                    "key": key,
-                    "model_bytes": len(blob),
-                    "inputs": header["arrays"],
-                    "options": {"threads": self.target.threads},
-                },
-                blob + data,
-            )
+        reply = self._with_model({"op": "load", "key": key, "repeat": repeat}, model, inputs)
         return OnnxRuntimeSession(self, key, model.path.name, reply)
+
+    def reload(self, session: Any) -> None:
+        """Have the agent make a session again from what it was sent."""
+        with _mapped(self.target, session.what):
+            session.take(self.channel.request({"op": "reload", "key": session.key})[0])
 
     def time(self, schedule: Sequence[tuple[Any, int]]) -> list[Block]:
         """Time the whole schedule in one request: no pipe traffic between blocks."""
@@ -98,6 +108,47 @@ class OnnxRuntimeWorker(Worker):
             blocks.append(Block(wall, cpu, switches))
             at += 3 * calls
         return blocks
+
+    def arrive(self, session: Any, due_ns: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Have the agent serve all arrivals in one request."""
+        with _mapped(self.target, "requests that arrive"):
+            _, data = self.channel.request(
+                {"op": "arrive", "key": session.key}, due_ns.astype("<i8").tobytes()
+            )
+        return np.frombuffer(data, "<i8").reshape(3, -1)
+
+    def profile(
+        self, model: OnnxModel, inputs: Mapping[str, NDArray[Any]], runs: int
+    ) -> list[OperatorTime]:
+        """Run a session of its own under ONNX Runtime's profiler."""
+        reply = self._with_model({"op": "profile", "runs": runs}, model, inputs)
+        return [
+            OperatorTime(node["name"], node["op"], tuple(us * 1e-6 for us in node["us"]))
+            for node in reply["nodes"]
+        ]
+
+    def peak_memory_bytes(self) -> int | None:
+        """Return the peak as the agent's system counts it."""
+        peak: int | None = self.channel.request({"op": "memory"})[0]["peak_bytes"]
+        return peak
+
+    def _with_model(
+        self, request: dict[str, Any], model: OnnxModel, inputs: Mapping[str, NDArray[Any]]
+    ) -> dict[str, Any]:
+        blob = model.path.read_bytes()
+        header, data = agent.pack(np, list(inputs.items()))
+        request |= {
+            "model_bytes": len(blob),
+            "inputs": header["arrays"],
+            "options": {
+                "threads": self.target.threads,
+                "provider": self.target.provider,
+                "provider_options": dict(self.target.provider_options),
+                "session_config": dict(self.target.session_config),
+            },
+        }
+        with _mapped(self.target, model.path.name):
+            return self.channel.request(request, blob + data)[0]
 
     def state(self) -> dict[str, Any]:
         """Return the machine's state as the agent reads it."""

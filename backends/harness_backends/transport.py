@@ -20,6 +20,15 @@ if TYPE_CHECKING:
 BOOT = "import sys;exec(compile(sys.stdin.buffer.read(int(sys.argv[1])),'harness-agent','exec'))"
 """Reads the agent's source from standard input and runs it: nothing is installed over there."""
 
+TIMEOUT_S = 120.0
+"""Longest wait for one reply: a runtime that is silent for longer hangs."""
+
+_SIGNALS = {
+    4: "SIGILL: the runtime uses instructions that this CPU lacks",
+    6: "SIGABRT: the runtime gave up",
+    9: "SIGKILL: the system may have run out of memory",
+    11: "SIGSEGV: the runtime crashed",
+}
 _SILENCE_LIMIT = 1 << 16
 _LARGEST_HEADER = 1 << 24
 _NO_PROTOCOL = "The timing process printed something else than the protocol."
@@ -36,16 +45,16 @@ class Channel:
     Args:
         argv: How to start a Python there; the agent's boot code is appended.
         runtime: Key of the agent's runtime.
-        timeout_s: Longest wait for one reply, seconds.
+        timeout_s: Longest wait for one reply, seconds; `TIMEOUT_S` unless given.
 
     Raises:
         DeviceLost: If the process can't be started, or doesn't say hello.
         BackendError: If its runtime can't be loaded.
     """
 
-    def __init__(self, argv: Sequence[str], runtime: str, timeout_s: float = 120.0) -> None:
+    def __init__(self, argv: Sequence[str], runtime: str, timeout_s: float | None = None) -> None:
         source = Path(agent.__file__).read_bytes()
-        self._timeout_s = timeout_s
+        self._timeout_s = timeout_s if timeout_s is not None else TIMEOUT_S
         self._buffer = bytearray()
         environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1"}
         try:
@@ -166,7 +175,9 @@ class Channel:
         except subprocess.TimeoutExpired:
             self._process.kill()
             code = self._process.wait()
-        how = f"was killed by signal {-code}" if code < 0 else f"ended with code {code}"
+        how = f"ended with code {code}"
+        if code < 0:
+            how = f"was killed by signal {-code} ({_SIGNALS.get(-code, 'see `man 7 signal`')})"
         said = self._stderr.decode(errors="replace").strip().splitlines()
         tail = f" Its last words: {said[-1]}" if said else ""
         return DeviceLost(f"The timing process {how}.{tail}")

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from harness import __version__
-from harness.cli import bench, leaderboard, listing, replay, search
+from harness.cli import bench, doctor, leaderboard, listing, replay, search
 
 app = typer.Typer(
     help="Find the most accurate network that meets a measured latency budget on a device.",
@@ -31,6 +31,7 @@ def _options(
 
 search.register(app)
 bench.register(app)
+doctor.register(app)
 leaderboard.register(app)
 replay.register(app)
 listing.register(app)

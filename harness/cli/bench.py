@@ -1,93 +1,171 @@
-"""`harness bench`."""
+"""`harness bench`: parse and dispatch; what is printed is in `bench_text` and `bench_files`."""
 
 from __future__ import annotations
 
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from harness.cli.console import reported, stdout
+from harness.cli.console import reported, stderr, stdout
 
 if TYPE_CHECKING:
-    from rich.console import Console
+    from collections.abc import Callable
+    from typing import Any
 
-    from harness.measurement.types import Estimate, Measurement
-    from harness.target import Target
+
+class Scenario(StrEnum):
+    """What is asked of a model."""
+
+    SINGLE_STREAM = "single-stream"
+    OFFLINE = "offline"
+    SERVER = "server"
+
+
+class Referee(StrEnum):
+    """Another tool that times the same model."""
+
+    LOADGEN = "loadgen"
 
 
 def register(app: typer.Typer) -> None:
     """Add the command."""
-    app.command("bench", epilog="Example: harness bench model.onnx --target cpu")(bench)
+    example = (
+        "Examples: harness bench model.onnx   |   harness bench before.onnx after.onnx   |   "
+        "harness bench model.onnx --scenario server --rate 200"
+    )
+    app.command("bench", epilog=example)(bench)
 
 
 def bench(
-    model: Annotated[Path, typer.Argument(metavar="MODEL.onnx", help="Any ONNX file.")],
+    models: Annotated[
+        list[Path], typer.Argument(metavar="MODEL.onnx...", help="ONNX files; ratios to the first.")
+    ],
     target: Annotated[str, typer.Option("--target", help="Where to time.")] = "cpu",
     threads: Annotated[
         str | None, typer.Option("--threads", metavar="N", help="Threads of the runtime.")
     ] = None,
     settings: Annotated[
-        list[str] | None, typer.Option("--set", help="A target option, such as threads=2.")
+        list[str] | None,
+        typer.Option("--set", help="A target option, such as threads=2 or shapes.input=1x3x32x32."),
     ] = None,
+    scenario: Annotated[
+        Scenario, typer.Option(help="One call after the other, whole batches, or random arrivals.")
+    ] = Scenario.SINGLE_STREAM,
+    rate: Annotated[
+        float | None, typer.Option(help="Server scenario: mean requests per second.")
+    ] = None,
+    time: Annotated[
+        str | None,
+        typer.Option(help="About so long, such as 3s, in one process; else until within 1 %."),
+    ] = None,
+    profile: Annotated[
+        bool, typer.Option("--profile", help="Also the runtime's own time per operator.")
+    ] = False,
+    referee: Annotated[
+        Referee | None, typer.Option(help="Also time the first model with MLPerf LoadGen.")
+    ] = None,
+    table: Annotated[
+        bool, typer.Option("--table", help="Print a Markdown table instead of text.")
+    ] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")] = False,
+    plot: Annotated[
+        Path | None, typer.Option(help="Draw histogram and run order into this PNG or SVG.")
+    ] = None,
+    samples: Annotated[
+        Path | None, typer.Option(help="Keep every timed call in this npz file.")
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Of the order of timing.")] = 0,
 ) -> None:
-    """Time an ONNX file: latency with interval and percentiles, in five fresh processes or more.
+    """Time ONNX files: one alone, or several against the first, interleaved.
 
-    Inputs are random numbers of the shapes that the file states.
+    One file: latency with interval, percentiles, start-up and memory, in five fresh processes or
+    more. Several: also the ratio to the first with its interval, and one of the words faster,
+    slower, not resolved. Inputs are random numbers of the shapes that the files state.
     """
     with reported():
-        from harness.api import bench as run
-        from harness.units import parse_count
+        from harness.api import bench as api
+        from harness.cli import bench_files, bench_text
+        from harness.units import parse_count, parse_wall_s
         from harness_backends.targets import find_target
 
         options = list(settings or ())
         if threads is not None:
             options.append(f"threads={parse_count(threads, '--threads')}")
         where = find_target(target).with_settings(options)
+        seconds = None if time is None else parse_wall_s(time)
+        _check(models, scenario, rate, profile, referee, table and json)
+        bench_files.check_writable(plot, (".png", ".svg"))
+        bench_files.check_writable(samples, (".npz",))
+        if referee:
+            api.check_referee(where)  # before the work
         console = stdout()
-        if console.is_terminal:
-            with console.status(f"timing {model} in fresh processes"):
-                measured = run(model, where)
+        if scenario is Scenario.SERVER:
+            assert rate is not None  # checked above
+            served = _while_waiting(
+                models,
+                lambda: api.serve(models[0], where, rate, seconds=seconds or 3.0, seed=seed),
+            )
+            if json:
+                bench_files.print_json(bench_files.server_as_json(models[0], where, served))
+            elif table:
+                bench_files.print_server_table(served)
+            else:
+                bench_text.print_server(console, models[0], where, served)
+            bench_files.keep_server(served, samples, plot, models[0])
+            return
+        offline = scenario is Scenario.OFFLINE
+        result = _while_waiting(
+            models, lambda: api.bench(models, where, seconds=seconds, offline=offline, seed=seed)
+        )
+        nodes = api.profile(models[0], where) if profile else None
+        judged = api.loadgen(models[0], where) if referee else None
+        if json:
+            bench_files.print_json(bench_files.as_json(result, nodes, judged))
+        elif table:
+            bench_files.print_table(result)
         else:
-            measured = run(model, where)
-        _print(console, model, where, measured)
+            bench_text.print_result(console, result)
+            if nodes is not None:
+                bench_text.print_profile(console, nodes, result)
+            if judged is not None:
+                bench_text.print_referee(console, judged, result)
+        bench_files.keep(result, samples, plot)
 
 
-def _print(console: Console, path: Path, target: Target, measured: Measurement) -> None:
-    from rich.markup import escape
-    from rich.table import Table
+def _check(
+    models: list[Path],
+    scenario: Scenario,
+    rate: float | None,
+    profile: bool,
+    referee: Referee | None,
+    two_outputs: bool,
+) -> None:
+    from harness.errors import ConfigError
 
-    from harness.measurement.flags import BLOCKING, NOTES
-    from harness.units import format_latency
+    if two_outputs:
+        raise ConfigError("`--table` and `--json` are two outputs. Give one of them.")
+    if scenario is not Scenario.SERVER:
+        if rate is not None:
+            raise ConfigError("`--rate` belongs to `--scenario server`. Add that, or leave it out.")
+        return
+    if rate is None or not 0 < rate < float("inf"):
+        raise ConfigError(
+            "`--scenario server` needs `--rate`, requests per second above zero, such as "
+            f"`--rate 200`. Received: {rate}."
+        )
+    if len(models) > 1 or profile or referee:
+        raise ConfigError(
+            "`--scenario server` times one model at a time, without `--profile` and `--referee`. "
+            f"Received: {len(models)} models."
+        )
 
-    stats = measured.stats
 
-    def cell(estimate: Estimate | None) -> str:
-        if estimate is None:
-            return ""
-        low, high = format_latency(estimate.lo), format_latency(estimate.hi)
-        return f"{format_latency(estimate.value)} ({low} to {high})"
-
-    def raw(value: float | None) -> str:
-        return "" if value is None else format_latency(value)
-
-    table = Table(box=None, pad_edge=False, header_style="dim")
-    for title in ("", "undisturbed calls, 95 % interval", "all calls"):
-        table.add_column(title)
-    table.add_row("p50", cell(stats.p50), raw(stats.p50_raw_s), style="bold")
-    table.add_row("p90", cell(stats.p90), raw(stats.p90_raw_s))
-    table.add_row("p99", cell(stats.p99), raw(stats.p99_raw_s))
-    table.add_row("minimum", "", format_latency(stats.min_s))
-    table.add_row("session creation", "", format_latency(stats.session_create_s))
-    table.add_row("first inference", "", format_latency(stats.first_inference_s))
-    console.print(f"[bold]{escape(str(path))}[/] on {escape(target.name)}")
-    console.print(table)
-    version = measured.environment.get("runtime_version", "")
-    console.print(
-        f"[dim]{stats.n_calls} calls in {stats.n_processes} fresh processes, "
-        f"{stats.contended:.1%} of them preempted; {target.backend} {version}, threads "
-        f"{target.threads}, inputs random; p50 is known to ±{stats.p50.half_width:.1%}[/]"
-    )
-    for flag in measured.flags:
-        style = "red" if flag in BLOCKING else "dim"
-        console.print(f"[{style}]{flag}: {({**BLOCKING, **NOTES})[flag]}[/]")
+def _while_waiting(models: list[Path], run: Callable[[], Any]) -> Any:
+    console = stderr()
+    if not console.is_terminal:
+        return run()
+    what = ", ".join(path.name for path in models)
+    with console.status(f"timing {what} in fresh processes"):
+        return run()

@@ -30,7 +30,8 @@ def targets() -> None:
                 status = f"[green]available[/], {target.backend} {version}"
             except BackendUnavailable as exc:
                 status = f"[yellow]not available here[/]: {escape(str(exc))}"
-            counts = f"threads {target.threads}, batch {target.batch}, granule {target.granule}"
+            granule = "probed" if target.granule is None else target.granule
+            counts = f"threads {target.threads}, batch {target.batch}, granule {granule}"
             console.print(f"[bold]{escape(name)}[/]  {escape(target.description)} ({counts})")
             console.print(Padding(status, (0, 0, 0, 4), expand=False))
 

@@ -6,10 +6,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from harness.measurement import statistics
+from harness.measurement import intervals, series
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
+
+    from numpy.typing import NDArray
 
     from harness.measurement.types import Estimate, LatencySample
 
@@ -19,6 +21,7 @@ BLOCKING: Mapping[str, str] = {
     "reference_drift": "the reference model is off its own history",
     "throttled": "the CPU reported thermal throttling during the measurement",
     "frequency_changed": "the governor or frequency limit changed during the measurement",
+    "overloaded": "requests arrived faster than they could be served: the queue grew",
     "emulated": "timed on an emulator: not a latency",
     "parity_failed": "the exported file does not compute what the network computes",
 }
@@ -26,9 +29,11 @@ BLOCKING: Mapping[str, str] = {
 NOTES: Mapping[str, str] = {
     "contended": "more than 5 % of the calls were preempted",
     "steal": "the hypervisor took more than 1 % of the CPU time",
+    "pressure": "some process waited for a CPU for more than 5 % of the time",
+    "drift": "the last third of a process differs from the first by more than 3 %",
     "sensor_absent": "no frequency sensor: throttling can't be seen",
     "clocks_unlocked": "GPU clocks are not locked",
-    "autocorrelated": "rounds depend on each other; the interval is widened for it",
+    "autocorrelated": "sittings depend on each other; the interval is widened for it",
     "clean_unavailable": "too few undisturbed calls: raw figures are used",
     "runner_up": "a better candidate missed the budget in its final measurement",
 }
@@ -50,8 +55,20 @@ def of_samples(samples: Sequence[LatencySample]) -> set[str]:
     preempted = np.concatenate([sample.preempted().ravel() for sample in samples])
     if preempted.mean() > 0.05:
         flags.add("contended")
-    if not statistics.clean_available(samples):
+    if not intervals.clean_available(samples):
         flags.add("clean_unavailable")
+    return flags
+
+
+def of_series(processes: Sequence[NDArray[np.floating[Any]]]) -> set[str]:
+    """Return the flags that the order of time shows.
+
+    Args:
+        processes: Per process the sittings' log values, in order of time.
+    """
+    flags = {"drift"} if any(series.drifted(logs) for logs in processes) else set()
+    if len(processes) == 1 and series.is_autocorrelated(processes[0]):
+        flags.add("autocorrelated")
     return flags
 
 
@@ -59,7 +76,7 @@ def of_states(before: Mapping[str, Any], after: Mapping[str, Any]) -> set[str]:
     """Return the flags that the machine's state before and after shows.
 
     Args:
-        before: As `TimingWorker.state` gives it; a missing entry is unknown, never fine.
+        before: As `TimingWorker.state` gives it; what is missing or None is unknown, never fine.
         after: Likewise.
     """
     flags = set()
@@ -74,6 +91,10 @@ def of_states(before: Mapping[str, Any], after: Mapping[str, Any]) -> set[str]:
         total = after["cpu_ticks"] - before["cpu_ticks"]
         if total > 0 and (after["steal_ticks"] - before["steal_ticks"]) > 0.01 * total:
             flags.add("steal")
+    if None not in (before.get("stalled_us"), after.get("stalled_us")):
+        stalled_s = (after["stalled_us"] - before["stalled_us"]) * 1e-6
+        if stalled_s > 0.05 * (after["clock_s"] - before["clock_s"]):
+            flags.add("pressure")
     return flags
 
 

@@ -1,43 +1,53 @@
-"""The engine: rounds in which every model is timed once, in random order, in one process."""
+"""The engine: sittings of rounds in which every model is timed once, in random order.
+
+A process warms every model up until it is steady. Then sitting follows sitting: fresh sessions,
+made in random order, and a few rounds; in a round each model runs a block of calls. What the calls
+mean is computed in `intervals`.
+"""
 
 from __future__ import annotations
 
 import random
+import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from harness.budget import Decision
+from harness.errors import BackendError, CandidateFailed, DeviceLost
 from harness.measurement import flags as flag
-from harness.measurement import statistics
-from harness.measurement.summary import Run, judged, judged_series, summarise
-from harness.measurement.types import LatencySample, Measurement
+from harness.measurement import intervals, series
+from harness.measurement.startup import measure_startup
+from harness.measurement.types import LatencySample, Measurement, Subject
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from contextlib import AbstractContextManager
 
-    from numpy.typing import NDArray
-
-    from harness.budget import Budget
-    from harness.candidate import OnnxModel
     from harness.measurement.types import (
         Block,
         LatencyStats,
         OpenWorker,
+        Startup,
         TimedSession,
         TimingWorker,
     )
 
+    Exclusive = Callable[[], AbstractContextManager[None]]
+
 _BLOCK_S = 0.01
 """Aimed length of a block: long against a call, short against the machine's moods."""
+_ROUNDS, _LEAST_SITTINGS = 3, 6
+_RELOADING = 1 / 3
+"""Aimed upper share of a sitting that making fresh sessions takes."""
+_SETTLING_CALLS = 4
+"""Calls of every fresh session that are left out."""
 _WARM_UP_S, _WARM_UP_CALLS, _WARM_UP_LIMIT_S = 0.2, 10, 3.0
-_REQUEST_S = 20.0
-"""Aimed longest time of one request to a worker."""
-_LEAST_ROUNDS = 10
 _WINDOW = 10
 """Rounds in which warm-up looks for a trend."""
+_REQUEST_S = 20.0
+"""Aimed longest time of one request to a worker."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,41 +56,37 @@ class Plan:
 
     Attributes:
         processes: Numbers of fresh processes after which to look, ascending.
-        rounds: Numbers of rounds in each process after which to look, ascending.
-        half_width: Stop once the relative half-width of the judged estimate is this small.
-        limit_s: A process gets no more rounds than fit in this, seconds, but ten at least.
+        sittings: Numbers of sittings in each process after which to look, ascending.
+        half_width: Stop once the relative half-width of the estimate that decides is this small.
+        limit_s: A process gets no more sittings than fit in this, seconds from its start, but
+            six at least.
+        confidence: Of the reported intervals, all looks together.
+        startups: Processes in which each model is started alone; 0 for none.
     """
 
     processes: tuple[int, ...]
-    rounds: tuple[int, ...]
+    sittings: tuple[int, ...]
     half_width: float
     limit_s: float = 20.0
+    confidence: float = 0.95
+    startups: int = 0
 
     @property
-    def confidence(self) -> float:
-        """Confidence of each interval, so that all looks together keep 95 %."""
-        return statistics.per_look_confidence(len(self.processes) * len(self.rounds))
+    def per_look(self) -> float:
+        """Confidence of each interval, so that all looks together keep `confidence`."""
+        looks = len(self.processes) * len(self.sittings)
+        return intervals.per_look_confidence(self.confidence, looks)
 
 
-PROBE = Plan(processes=(1,), rounds=(10, 20, 40, 80), half_width=0.03)
-"""One process, interval over rounds: steers the search."""
-FINAL = Plan(processes=(5, 6, 8, 10), rounds=(30,), half_width=0.01)
+PROBE = Plan(processes=(1,), sittings=(6, 12, 24, 48), half_width=0.03)
+"""One process, interval over sittings: steers the search."""
+FINAL = Plan(processes=(5, 6, 8, 10), sittings=(10,), half_width=0.01, startups=3)
 """Five fresh processes and up to ten, interval over processes: what is reported."""
 
 
-@dataclass(frozen=True, slots=True)
-class Subject:
-    """A model to time, and what to feed it.
-
-    Attributes:
-        model: The file.
-        inputs: One batch per input name.
-        budget: What its latency is held against; None measures to the plan's precision only.
-    """
-
-    model: OnnxModel
-    inputs: Mapping[str, NDArray[Any]]
-    budget: Budget | None = None
+def quick(seconds: float, confidence: float = 0.95) -> Plan:
+    """Return a plan of one process and one look that takes about `seconds`, from start to end."""
+    return Plan((1,), (1_000_000,), half_width=0.0, limit_s=seconds, confidence=confidence)
 
 
 def measure(
@@ -88,7 +94,7 @@ def measure(
     subjects: Mapping[str, Subject],
     reference: str | None,
     plan: Plan,
-    exclusive: Callable[[], AbstractContextManager[None]],
+    exclusive: Exclusive,
     seed: int = 0,
 ) -> dict[str, Measurement]:
     """Time models against each other and return what was measured of each.
@@ -96,126 +102,204 @@ def measure(
     Args:
         open_worker: Starts a fresh timing process.
         subjects: By name.
-        reference: Name of the dense model, to which ratios are taken; None for none.
+        reference: Name of the model to which ratios are taken; None for none.
         plan: How long to measure.
         exclusive: Gives a context manager that keeps other work off the machine.
-        seed: Of the order of models within rounds.
+        seed: Of the order of models within rounds and sittings.
 
     Raises:
-        BackendError: If the runtime fails on a model, or its process dies.
+        CandidateFailed: If the runtime refuses one model, or dies of it; it says which.
+        DeviceLost: If a process was lost twice, and no model alone explains it.
     """
     rng = random.Random(seed)  # noqa: S311 - an order of blocks, no secret
-    runs: dict[str, list[Run]] = {name: [] for name in subjects}
+    startups: dict[str, Startup | None] = dict.fromkeys(subjects)
+    if plan.startups:
+        startups = {
+            name: _alone(open_worker, name, subject, plan.startups, exclusive)
+            for name, subject in subjects.items()
+        }
+    samples: dict[str, list[LatencySample]] = {name: [] for name in subjects}
     suffered: set[str] = set()
-    environment: dict[str, Any] = {}
+    states: list[dict[str, Any]] = []
+    losses = 0
     for n_processes in plan.processes:
-        while min(len(done) for done in runs.values()) < n_processes:
-            with exclusive(), open_worker() as worker:
-                flags, environment = _one_process(worker, subjects, reference, plan, rng, runs)
-                suffered |= flags
-        if _all_settled(subjects, runs, reference, plan):
+        while len(states) < n_processes:
+            try:
+                with exclusive():
+                    began_s = time.monotonic()
+                    with open_worker() as worker:
+                        process = _Process(worker, subjects, reference, plan, rng, began_s)
+                        suffered |= process.run()
+            except DeviceLost:
+                for name, subject in subjects.items():
+                    _alone(open_worker, name, subject, 1, exclusive)
+                losses += 1
+                if losses > 1:
+                    raise
+                continue
+            for name, sample in process.samples().items():
+                samples[name].append(sample)
+            states.append(process.states)
+        if _all_settled(subjects, samples, reference, plan):
             break
-    base = runs[reference] if reference is not None else None
-    stats = {name: summarise(own, base, plan.confidence) for name, own in runs.items()}
+    base = samples[reference] if reference is not None else None
+    stats = {name: intervals.summarise(own, base, plan.per_look) for name, own in samples.items()}
+    environment = {"runtime_version": worker.facts["runtime_version"], "processes": states}
     return {
         name: Measurement(
             stats[name],
-            tuple(sorted(suffered | _own_flags(subject, stats[name], runs[name], base, plan))),
-            tuple(run.sample for run in runs[name]),
+            startups[name],
+            tuple(sorted(suffered | _own_flags(subject, stats[name], samples[name], base, plan))),
+            tuple(samples[name]),
             environment,
         )
         for name, subject in subjects.items()
     }
 
 
-def _one_process(
-    worker: TimingWorker,
-    subjects: Mapping[str, Subject],
-    reference: str | None,
-    plan: Plan,
-    rng: random.Random,
-    runs: dict[str, list[Run]],
-) -> tuple[set[str], dict[str, Any]]:
-    """Run one process's rounds and add them to `runs`."""
-    sessions = {name: worker.load(s.model, s.inputs) for name, s in subjects.items()}
-    calls, steady, round_s = _warm_up(worker, sessions, rng)
-    affordable = max(_LEAST_ROUNDS, int(plan.limit_s / round_s))
-    before = worker.state()
-    blocks: dict[str, list[Block]] = {name: [] for name in sessions}
-    done = 0
-    for upto in plan.rounds:
-        rounds = min(upto, affordable) - done
-        if rounds <= 0:
-            break
-        _run_rounds(worker, sessions, rounds, calls, rng, blocks)
-        done += rounds
-        if len(plan.processes) == 1:
-            sampled = {name: [_run(sessions[name], taken)] for name, taken in blocks.items()}
-            if _all_settled(subjects, sampled, reference, plan):
-                break
-    after = worker.state()
-    for name, taken in blocks.items():
-        runs[name].append(_run(sessions[name], taken))
-    flags = flag.of_states(before, after) | (set() if steady else {"no_steady_state"})
-    version = worker.facts["runtime_version"]
-    return flags, {"runtime_version": version, "before": before, "after": after}
+def _alone(
+    open_worker: OpenWorker, name: str, subject: Subject, processes: int, exclusive: Exclusive
+) -> Startup:
+    """Start a model alone, so that a failure can be laid at its door."""
+    try:
+        return measure_startup(open_worker, subject, processes, exclusive)
+    except BackendError as exc:
+        raise CandidateFailed(name, exc) from exc
 
 
-def _run(session: TimedSession, blocks: Sequence[Block]) -> Run:
-    return Run(session, LatencySample.from_blocks(blocks))
+class _Process:
+    """One worker's life: load, warm up, sit."""
+
+    def __init__(
+        self,
+        worker: TimingWorker,
+        subjects: Mapping[str, Subject],
+        reference: str | None,
+        plan: Plan,
+        rng: random.Random,
+        began_s: float,
+    ) -> None:
+        self._worker, self._subjects, self._reference = worker, subjects, reference
+        self._plan, self._rng = plan, rng
+        self._began_s, self._own_s = began_s, 0.0
+        self._sessions: dict[str, TimedSession] = {}
+        self._blocks: dict[str, list[Block]] = {name: [] for name in subjects}
+        self._calls = self._rounds = _ROUNDS
+        self.states: dict[str, Any] = {}
+
+    def run(self) -> set[str]:
+        """Load, warm up and run sittings; return the flags that the process earned."""
+        for name in self._shuffled():
+            subject = self._subjects[name]
+            try:
+                session = self._worker.load(subject.model, subject.inputs, subject.repeat)
+            except DeviceLost:
+                raise
+            except BackendError as exc:
+                raise CandidateFailed(name, exc) from exc
+            self._sessions[name] = session
+        steady, round_s = self._warm_up()
+        before = self._worker.state()
+        self._sit(round_s)
+        self.states = {"before": before, "after": self._worker.state()}
+        return flag.of_states(**self.states) | (set() if steady else {"no_steady_state"})
+
+    def samples(self) -> dict[str, LatencySample]:
+        """Return what was timed after the warm-up."""
+        return {
+            name: LatencySample.from_blocks(blocks, self._rounds)
+            for name, blocks in self._blocks.items()
+        }
+
+    def _sit(self, round_s: float) -> None:
+        done = 0
+        for upto in self._plan.sittings:
+            while done < upto:
+                began_s = self._spent_s()
+                if done >= _LEAST_SITTINGS and began_s >= self._plan.limit_s:
+                    return
+                reload_s = self._fresh_sessions()
+                if done == 0:
+                    self._rounds = _rounds_per_sitting(
+                        reload_s, round_s, (self._plan.limit_s - began_s) / _LEAST_SITTINGS
+                    )
+                self._run_rounds(self._rounds, self._calls, self._blocks)
+                done += 1
+            # Several processes are looked at together, when all of them have run.
+            one = {name: [sample] for name, sample in self.samples().items()}
+            if len(self._plan.processes) == 1 and _all_settled(
+                self._subjects, one, self._reference, self._plan
+            ):
+                return
+
+    def _fresh_sessions(self) -> float:
+        """Make every session anew and let it settle; return how long that took, seconds.
+
+        Where a session lies in memory makes it faster or slower than its twin by up to a per cent:
+        fresh ones in random order turn that from a bias into noise that the interval covers.
+        """
+        began = self._spent_s()
+        for name in self._shuffled():
+            self._worker.reload(self._sessions[name])
+            self._own_s += self._sessions[name].session_create_s
+        self._time([(name, _SETTLING_CALLS) for name in self._shuffled()])
+        return self._spent_s() - began
+
+    def _warm_up(self) -> tuple[bool, float]:
+        """Run until steady; set calls per block; return whether steady, and seconds per round."""
+        taken: dict[str, list[Block]] = {name: [] for name in self._sessions}
+        self._run_rounds(2, 3, taken)
+        slowest_s = max(float(np.median(b[-1].wall_ns[1:])) * 1e-9 for b in taken.values())
+        self._calls = 1 + int(np.clip(round(_BLOCK_S / slowest_s), 2, 100))
+        taken = {name: [] for name in self._sessions}
+        while True:
+            self._run_rounds(_WINDOW // 2, self._calls, taken)
+            rounds = len(next(iter(taken.values())))
+            # The models' own time, not the clock's: what warms a model up is running it.
+            own_s = [sum(float(b.wall_ns.sum()) for b in bs) * 1e-9 for bs in taken.values()]
+            warm = min(own_s) >= _WARM_UP_S and rounds * self._calls >= _WARM_UP_CALLS
+            steady = rounds >= _WINDOW and not any(_drifts(blocks) for blocks in taken.values())
+            if (warm and steady) or max(own_s) > _WARM_UP_LIMIT_S:
+                typical_s = sum(float(np.median(b[-1].wall_ns)) * 1e-9 for b in taken.values())
+                return steady, typical_s * self._calls
+
+    def _run_rounds(self, rounds: int, calls: int, into: dict[str, list[Block]]) -> None:
+        # Slow models get a request per few rounds: a worker that is silent for long looks dead.
+        slowest_s = max(session.first_inference_s for session in self._sessions.values())
+        step = max(1, int(_REQUEST_S / (slowest_s * calls * len(self._sessions))))
+        for done in range(0, rounds, step):
+            order = [n for _ in range(min(step, rounds - done)) for n in self._shuffled()]
+            timed = self._time([(name, calls) for name in order])
+            for name, block in zip(order, timed, strict=True):
+                into[name].append(block)
+
+    def _time(self, schedule: Sequence[tuple[str, int]]) -> list[Block]:
+        blocks = self._worker.time([(self._sessions[name], calls) for name, calls in schedule])
+        self._own_s += sum(float(block.wall_ns.sum()) for block in blocks) * 1e-9
+        return blocks
+
+    def _shuffled(self) -> list[str]:
+        return self._rng.sample(list(self._subjects), len(self._subjects))
+
+    def _spent_s(self) -> float:
+        # A made-up clock runs ahead of the real one.
+        return max(self._own_s, time.monotonic() - self._began_s)
 
 
-def _warm_up(
-    worker: TimingWorker, sessions: Mapping[str, TimedSession], rng: random.Random
-) -> tuple[int, bool, float]:
-    """Run until steady; return calls per block, whether it got steady, and seconds per round."""
-    taken: dict[str, list[Block]] = {name: [] for name in sessions}
-    calls = 3
-    _run_rounds(worker, sessions, 2, calls, rng, taken)
-    slowest_s = max(float(np.median(b[-1].wall_ns[1:])) * 1e-9 for b in taken.values())
-    calls = 1 + int(np.clip(round(_BLOCK_S / slowest_s), 2, 100))
-    taken = {name: [] for name in sessions}
-    while True:
-        _run_rounds(worker, sessions, _WINDOW // 2, calls, rng, taken)
-        rounds = len(next(iter(taken.values())))
-        # The models' own time, not the clock's: what warms a model up is running it.
-        busiest_s = max(sum(float(b.wall_ns.sum()) for b in bs) * 1e-9 for bs in taken.values())
-        least_s = min(sum(float(b.wall_ns.sum()) for b in bs) * 1e-9 for bs in taken.values())
-        warm = least_s >= _WARM_UP_S and rounds * calls >= _WARM_UP_CALLS
-        steady = rounds >= _WINDOW and not any(_drifts(blocks) for blocks in taken.values())
-        if (warm and steady) or busiest_s > _WARM_UP_LIMIT_S:
-            typical_s = sum(float(np.median(b[-1].wall_ns)) * 1e-9 for b in taken.values())
-            return calls, steady, typical_s * calls
+def _rounds_per_sitting(reload_s: float, round_s: float, limit_s: float) -> int:
+    """Return how many rounds make a sitting: enough to be worth the fresh sessions."""
+    worth = max(_ROUNDS, int(np.ceil(reload_s * (1 / _RELOADING - 1) / round_s)))
+    return max(1, min(worth, int((limit_s - reload_s) / round_s)))
 
 
 def _drifts(blocks: Sequence[Block]) -> bool:
-    sample = LatencySample.from_blocks(blocks[-_WINDOW:])
-    return statistics.has_trend(statistics.round_log_medians(sample.raw_s()))
-
-
-def _run_rounds(
-    worker: TimingWorker,
-    sessions: Mapping[str, TimedSession],
-    rounds: int,
-    calls: int,
-    rng: random.Random,
-    into: dict[str, list[Block]],
-) -> None:
-    # Slow models get a request per few rounds: a worker that is silent for long looks dead.
-    slowest_s = max(session.first_inference_s for session in sessions.values())
-    step = max(1, int(_REQUEST_S / (slowest_s * calls * len(sessions))))
-    for done in range(0, rounds, step):
-        order: list[str] = []
-        for _ in range(min(step, rounds - done)):
-            order += rng.sample(list(sessions), len(sessions))
-        timed = worker.time([(sessions[name], calls) for name in order])
-        for name, block in zip(order, timed, strict=True):
-            into[name].append(block)
+    sample = LatencySample.from_blocks(blocks[-_WINDOW:], 1)
+    return series.has_trend(intervals.round_log_medians(sample.raw_s()))
 
 
 def _all_settled(
     subjects: Mapping[str, Subject],
-    runs: Mapping[str, Sequence[Run]],
+    samples: Mapping[str, Sequence[LatencySample]],
     reference: str | None,
     plan: Plan,
 ) -> bool:
@@ -224,14 +308,14 @@ def _all_settled(
     The reference is what the others are held against: a probe asks nothing of it, a final only
     that it isn't flagged.
     """
-    base = runs[reference] if reference is not None else None
+    base = samples[reference] if reference is not None else None
     probing = len(plan.processes) == 1
     for name, subject in subjects.items():
         is_reference = name == reference and len(subjects) > 1
         if probing and is_reference:
             continue
         limit = flag.FINAL_HALF_WIDTH if is_reference else plan.half_width
-        estimate = judged(runs[name], base, subject.budget, plan.confidence)
+        estimate = intervals.judged(samples[name], base, subject.budget, plan.per_look)
         if estimate is None or estimate.half_width > limit:
             return False
         if subject.budget is not None and subject.budget.place(estimate) is Decision.UNDECIDED:
@@ -242,15 +326,14 @@ def _all_settled(
 def _own_flags(
     subject: Subject,
     stats: LatencyStats,
-    runs: Sequence[Run],
-    base: Sequence[Run] | None,
+    samples: Sequence[LatencySample],
+    base: Sequence[LatencySample] | None,
     plan: Plan,
 ) -> set[str]:
-    flags = flag.of_samples([run.sample for run in runs])
+    flags = flag.of_samples(samples)
     if base is not None:  # a ratio is as clean as the worse of its two sides
-        flags |= flag.of_samples([run.sample for run in base]) & {"clean_unavailable"}
-    if statistics.is_autocorrelated(judged_series(runs, base, subject.budget)):
-        flags.add("autocorrelated")
+        flags |= flag.of_samples(base) & {"clean_unavailable"}
+    flags |= flag.of_series(intervals.decisive_logs(samples, base, subject.budget))
     if len(plan.processes) > 1:
         held = stats.p50 if subject.budget is None else stats.judged(subject.budget)
         flags |= flag.of_precision(held)

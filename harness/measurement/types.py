@@ -41,20 +41,27 @@ class LatencySample:
 
     Attributes:
         wall_ns: int64 `[rounds, calls]`; likewise `cpu_ns` and `nivcsw`, as in `Block`.
+        sitting: int64 `[rounds]`: which sitting each round is of; each began with fresh sessions.
     """
 
     wall_ns: NDArray[np.int64]
     cpu_ns: NDArray[np.int64]
     nivcsw: NDArray[np.int64]
+    sitting: NDArray[np.int64]
 
     @classmethod
-    def from_blocks(cls, blocks: Sequence[Block]) -> LatencySample:
-        """Stack blocks of equal length, one a round."""
+    def from_blocks(cls, blocks: Sequence[Block], per_sitting: int) -> LatencySample:
+        """Stack blocks of equal length, one a round, `per_sitting` rounds a sitting."""
         return cls(
             np.stack([b.wall_ns for b in blocks]),
             np.stack([b.cpu_ns for b in blocks]),
             np.stack([b.nivcsw for b in blocks]),
+            np.arange(len(blocks), dtype=np.int64) // per_sitting,
         )
+
+    def sittings(self) -> list[NDArray[np.int64]]:
+        """Return the rounds of each sitting, in order of time."""
+        return [np.flatnonzero(self.sitting == one) for one in np.unique(self.sitting)]
 
     def raw_s(self) -> NDArray[np.float64]:
         """Return wall times in seconds, float64 `[rounds, calls - 1]`.
@@ -66,6 +73,21 @@ class LatencySample:
     def preempted(self) -> NDArray[np.bool_]:
         """Return which of the calls in `raw_s` another process interrupted."""
         return self.nivcsw[:, 1:] > 0
+
+
+@dataclass(frozen=True, slots=True)
+class OperatorTime:
+    """What one node of a model took, by the runtime's own profiler.
+
+    Attributes:
+        name: The node's name, as the runtime calls it after its optimisations.
+        op: Its operator.
+        runs_s: Seconds per run, in order; the first runs are a warm-up.
+    """
+
+    name: str
+    op: str
+    runs_s: tuple[float, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,34 +111,33 @@ class LatencyStats:
     Attributes:
         p50: Clean median, per call; None where it can't be had, as everywhere below.
         p90: Clean 90th percentile.
-        p99: Clean 99th percentile; needs 662 calls.
-        p50_raw_s: Percentiles over all calls, preempted ones too; likewise p90 and p99.
+        p99: Clean 99th percentile; needs 662 calls. `p999`, the 99.9th, needs 6636.
+        p50_raw_s: Percentiles over all calls, preempted ones too; likewise the others.
         min_s: Fastest call.
         ratio_p50: This model's p50 over the reference's, paired; likewise `ratio_p90`.
         n_calls: Calls timed; `n_clean` of them were not preempted.
-        n_rounds: Rounds over all processes.
+        n_rounds: Rounds over all processes; `n_sittings` likewise.
         n_processes: Fresh processes.
         contended: Fraction of calls that were preempted.
-        session_create_s: Median time to create the runtime's session.
-        first_inference_s: Median time of the first call after that.
     """
 
     p50: Estimate
     p90: Estimate | None
     p99: Estimate | None
+    p999: Estimate | None
     p50_raw_s: float
-    p90_raw_s: float
+    p90_raw_s: float | None
     p99_raw_s: float | None
+    p999_raw_s: float | None
     min_s: float
     ratio_p50: Estimate | None
     ratio_p90: Estimate | None
     n_calls: int
     n_clean: int
     n_rounds: int
+    n_sittings: int
     n_processes: int
     contended: float
-    session_create_s: float
-    first_inference_s: float
 
     def latency(self, statistic: str) -> Estimate:
         """Return the latency of `"p50"` or `"p90"`, seconds."""
@@ -141,20 +162,66 @@ def _present(estimate: Estimate | None, name: str) -> Estimate:
 
 
 @dataclass(frozen=True, slots=True)
+class Spread:
+    """The median of a few values, and the lowest and highest of them."""
+
+    median: float
+    lowest: float
+    highest: float
+
+
+@dataclass(frozen=True, slots=True)
+class Startup:
+    """What a model costs before its first answer, each time in a process of its own.
+
+    Attributes:
+        session_create_s: Time to create the runtime's session.
+        first_inference_s: Time of the first call after that.
+        peak_memory_bytes: Peak of the process's resident memory, the runtime's own included; None
+            where the system doesn't tell.
+        n_processes: Fresh processes.
+    """
+
+    session_create_s: Spread
+    first_inference_s: Spread
+    peak_memory_bytes: Spread | None
+    n_processes: int
+
+
+@dataclass(frozen=True, slots=True)
 class Measurement:
     """What was measured of one model.
 
     Attributes:
         stats: The figures.
+        startup: Session creation, first inference and memory; None where it wasn't asked.
         flags: Blocking flags and notes, as in `flags`.
         samples: Raw calls, one entry per process.
         environment: Facts about the machine and runtime, before and after.
     """
 
     stats: LatencyStats
+    startup: Startup | None
     flags: tuple[str, ...]
     samples: tuple[LatencySample, ...] = field(repr=False)
     environment: Mapping[str, Any] = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """A model to time, and what to feed it.
+
+    Attributes:
+        model: The file.
+        inputs: One batch per input name.
+        budget: What its latency is held against; None measures to the plan's precision only.
+        repeat: Inferences that make one timed call; above 1 a known slow-down is planted.
+    """
+
+    model: OnnxModel
+    inputs: Mapping[str, NDArray[Any]]
+    budget: Budget | None = None
+    repeat: int = 1
 
 
 class TimedSession(Protocol):
@@ -176,11 +243,22 @@ class TimingWorker(Protocol):
     def facts(self) -> Mapping[str, Any]:
         """`runtime_version`, and more that the process says of itself."""
 
-    def load(self, model: OnnxModel, inputs: Mapping[str, NDArray[Any]]) -> TimedSession:
+    def load(
+        self, model: OnnxModel, inputs: Mapping[str, NDArray[Any]], repeat: int = 1
+    ) -> TimedSession:
         """Load a model and run it once on `inputs`, which timing will use."""
+
+    def reload(self, session: TimedSession) -> None:
+        """Make a session anew, elsewhere in memory, and run it once; its times are the new ones."""
 
     def time(self, schedule: Sequence[tuple[TimedSession, int]]) -> list[Block]:
         """Time `n` calls of each session in turn; one block per entry."""
+
+    def arrive(self, session: TimedSession, due_ns: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Serve requests that arrive when due; return int64 `[3, n]`: due, begun, done."""
+
+    def peak_memory_bytes(self) -> int | None:
+        """Return the peak of the process's resident memory since the last load."""
 
     def state(self) -> dict[str, Any]:
         """Return the machine's state: governor, frequency limits, throttle and steal counts."""

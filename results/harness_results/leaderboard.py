@@ -84,7 +84,7 @@ def row(record: RunRecord) -> dict[str, Any]:
     figures = record.latency["final"]
     latency, ratio = figures[f"{statistic}_s"], figures[f"ratio_{statistic}"]
     test = record.accuracy.get("test", {})
-    milli = _scaled(latency, 1e3)
+    milli, memory = _scaled(latency, 1e3), figures["peak_mem_bytes"]
     return {
         "schema": SCHEMA,
         "rank": None,
@@ -109,8 +109,8 @@ def row(record: RunRecord) -> dict[str, Any]:
         "latency_lo_ms": milli[1],
         "latency_hi_ms": milli[2],
         "p50_raw_ms": figures["p50_raw_s"] * 1e3,
-        "p90_raw_ms": figures["p90_raw_s"] * 1e3,
-        "p99_raw_ms": None if figures["p99_raw_s"] is None else figures["p99_raw_s"] * 1e3,
+        "p90_raw_ms": _milli(figures["p90_raw_s"]),
+        "p99_raw_ms": _milli(figures["p99_raw_s"]),
         "ratio_ref": _scaled(ratio)[0],
         "ratio_lo": _scaled(ratio)[1],
         "ratio_hi": _scaled(ratio)[2],
@@ -126,8 +126,8 @@ def row(record: RunRecord) -> dict[str, Any]:
         "macs": record.model["macs"],
         "params": record.model["params"],
         "size_bytes": record.model["size_bytes"],
-        "peak_mem_bytes": figures["peak_mem_bytes"],
-        "energy_mj": None if figures["energy_j"] is None else figures["energy_j"] * 1e3,
+        "peak_mem_bytes": None if memory is None else round(memory[0]),
+        "energy_mj": _milli(figures["energy_j"]),
         "granule": record.target["granule"],
         "seed": record.search["seed"],
         "search_trials": record.search["trials"],
@@ -172,6 +172,11 @@ def _rankable(entry: dict[str, Any]) -> bool:
         and entry["test_acc"] is not None
         and not is_blocked(entry["flags"].split())
     )
+
+
+def _milli(value: float | None) -> float | None:
+    """Return thousandths: milliseconds of seconds, millijoules of joules."""
+    return None if value is None else value * 1e3
 
 
 def _scaled(triple: Iterable[float] | None, factor: float = 1.0) -> list[float | None]:

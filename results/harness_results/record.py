@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-    from harness.measurement.types import Estimate, Measurement
+    from harness.measurement.types import Estimate, Measurement, Spread
 
 SCHEMA = 1
 
@@ -55,7 +55,8 @@ class RunRecord:
         flags: Of the latest measurement.
         search: `seed`, `trials` and `elapsed_s` of the study so far, `test_reads`.
         versions: Of the packages that matter.
-        environment: `fingerprint`, and the machine before and after.
+        environment: `fingerprint`, `machine`, and its state before and after each process's
+            timing.
         git: `commit` and `dirty` of the working folder.
         timings_s: Wall seconds per phase.
         date_utc: When the record was made, ISO 8601.
@@ -153,35 +154,44 @@ def _run_id(content: Mapping[str, Any]) -> str:
 def latency_figures(measurement: Measurement, limit_s: float | None = None) -> dict[str, Any]:
     """Return a measurement's figures for a record: `[value, low, high]` where it has an interval.
 
+    Session creation, first inference and peak memory are `[median, lowest, highest]`.
+
     Args:
         measurement: What was measured.
         limit_s: The budget in seconds, for the share of raw calls within it; None for none.
     """
-    stats = measurement.stats
+    stats, startup = measurement.stats, measurement.startup
     raw = np.concatenate([sample.raw_s().ravel() for sample in measurement.samples])
 
     def triple(estimate: Estimate | None) -> list[float] | None:
         return None if estimate is None else [estimate.value, estimate.lo, estimate.hi]
 
+    def spread(name: str) -> list[float] | None:
+        values: Spread | None = getattr(startup, name, None)
+        return None if values is None else [values.median, values.lowest, values.highest]
+
     return {
         "p50_s": triple(stats.p50),
         "p90_s": triple(stats.p90),
         "p99_s": triple(stats.p99),
+        "p999_s": triple(stats.p999),
         "p50_raw_s": stats.p50_raw_s,
         "p90_raw_s": stats.p90_raw_s,
         "p99_raw_s": stats.p99_raw_s,
+        "p999_raw_s": stats.p999_raw_s,
         "min_s": stats.min_s,
         "ratio_p50": triple(stats.ratio_p50),
         "ratio_p90": triple(stats.ratio_p90),
         "n_calls": stats.n_calls,
         "n_clean": stats.n_clean,
         "n_rounds": stats.n_rounds,
+        "n_sittings": stats.n_sittings,
         "n_processes": stats.n_processes,
         "contended": stats.contended,
         "raw_within_budget": None if limit_s is None else float((raw <= limit_s).mean()),
-        "session_create_s": stats.session_create_s,
-        "first_inference_s": stats.first_inference_s,
-        "peak_mem_bytes": None,
+        "session_create_s": spread("session_create_s"),
+        "first_inference_s": spread("first_inference_s"),
+        "peak_mem_bytes": spread("peak_memory_bytes"),
         "energy_j": None,
         "flags": list(measurement.flags),
     }

@@ -97,7 +97,7 @@ class StudyFolder:
         arrays: dict[str, Any] = {}
         for name, taken in samples.items():
             for process, sample in enumerate(taken):
-                for key in ("wall_ns", "cpu_ns", "nivcsw"):
+                for key in ("wall_ns", "cpu_ns", "nivcsw", "sitting"):
                     arrays[f"{name}.{process}.{key}"] = getattr(sample, key)
         if arrays:
             buffer = io.BytesIO()

@@ -6,7 +6,7 @@ import itertools
 import statistics
 import time
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +15,7 @@ from optuna.exceptions import StorageInternalError
 
 from harness.compression.graph import pruning_graph
 from harness.errors import ConfigError, ResultsError
+from harness.export import INPUT
 from harness.measurement.flags import is_blocked
 from harness.measurement.hostlock import HostLock
 from harness.provenance import fingerprint, git_state, versions
@@ -28,6 +29,7 @@ from harness_results.trials import write_trials
 from harness_results.winner import write_winner
 from harness_search import baseline
 from harness_search.finals import run_finals
+from harness_search.granule import find_granule
 from harness_search.identity import accept_setup, check_identity, mark_remeasuring
 from harness_search.optuna_study import OptunaStudy, judged
 from harness_search.proposals import CONTROLS, propose
@@ -40,6 +42,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from harness.budget import Budget
+    from harness.target import Target
+    from harness.tasks.base import Task
     from harness_results.record import RunRecord
     from harness_search.progress import Progress
     from harness_search.settings import Settings
@@ -149,20 +153,35 @@ def set_up(
     progress.phase("loading the task and finding its prunable groups")
     use_all_cores()
     torch.manual_seed(settings.seed)
-    task, backend = task_class(settings.task)(), open_backend(settings.target)
+    task, lock = task_class(settings.task)(), HostLock()
+    target = _at_shape(settings.target, task)
+    backend = open_backend(target)
     network = task.model()
     graph = pruning_graph(network, task.example_input(1))
-    space = search_space(graph, settings.target.granule, settings)
     with backend.open() as worker:
         facts = worker.facts
+    granule = find_granule(backend, facts, folder, lock, progress)
+    settings = replace(settings, target=replace(target, granule=granule))
+    space = search_space(graph, granule, settings)
     provenance = {
         "versions": versions(facts), "fingerprint": fingerprint(settings.target, facts),
         "git": git_state(Path.cwd()), "data_sha256": task.data_sha256(),
     }  # fmt: skip
     return Workbench(
-        settings, task, backend, folder, HostLock(), progress, network, graph, space, facts,
+        settings, task, backend, folder, lock, progress, network, graph, space, facts,
         provenance, started, 0.0,
     )  # fmt: skip
+
+
+def _at_shape(target: Target, task: Task) -> Target:
+    """Return the target with the task's input shape: it enters the fingerprint."""
+    shapes = {INPUT: tuple(task.example_input(target.batch).shape)}
+    if target.shapes and target.shapes != shapes:
+        raise ConfigError(
+            f"Target {target.name!r} fixes the shapes {dict(target.shapes)}; the task's network "
+            f"takes {shapes}. Leave the target's shapes out: they are for `harness bench`."
+        )
+    return replace(target, shapes=shapes)
 
 
 @contextmanager

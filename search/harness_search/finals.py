@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from harness.budget import Decision
 from harness.candidate import Candidate, OnnxModel
+from harness.errors import CandidateFailed
 from harness.measurement.flags import is_blocked
 from harness.measurement.rounds import FINAL
 from harness.provenance import now_utc
@@ -18,7 +19,7 @@ from harness_search.trial import common_fields, environment, search_fields
 from harness_search.workbench import samples_of
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from harness.budget import Budget
     from harness.measurement.types import Measurement
@@ -70,15 +71,15 @@ def run_finals(
     choices = [] if dense_wins else ranked_candidates(bench, budget, records)
     for chosen in choices[: 1 + _RUNNERS_UP]:
         candidate = Finalist("winner", chosen, trained_model(bench, chosen))
-        final.measure([dense, *controls, candidate])
-        if is_blocked(final.of(candidate).flags):
-            final.measure([dense, *controls, candidate])  # disturbed: once more
-        if final.feasible(candidate):
+        controls = final.measure(dense, controls, candidate)
+        if final.has(candidate) and is_blocked(final.of(candidate).flags):
+            controls = final.measure(dense, controls, candidate)  # disturbed: once more
+        if final.has(candidate) and final.feasible(candidate):
             winners = [candidate]
             break
         final.reject(candidate)
     if not final.measured:
-        final.measure([dense, *controls])
+        controls = final.measure(dense, controls, None)
     final.score_on_test([dense, *controls, *winners])
     # Dense last: its record says that the set is whole.
     return [final.write(finalist) for finalist in (*winners, *reversed(controls), dense)]
@@ -137,15 +138,35 @@ class _Final:
         self.reads = bench.folder.test_reads(budget.text)
         self.rejected = 0
         self.measured: dict[str, Measurement] = {}
+        self.failures: dict[str, str] = {}
         self.scores: dict[str, dict[str, Any]] = {}
 
-    def measure(self, finalists: Sequence[Finalist]) -> None:
-        """Time models together in fresh processes."""
-        text = f"final measurement of {len(finalists)} models, fresh processes"
-        self.bench.progress.phase(text)
-        models = {_name(f): f.model for f in finalists if f.trial is not None}
-        with self.watch.phase("timing"):
-            self.measured = self.bench.timed(models, self.budget, FINAL)
+    def measure(
+        self, dense: Finalist, controls: Sequence[Finalist], candidate: Finalist | None
+    ) -> list[Finalist]:
+        """Time models together in fresh processes; return the controls that could be timed.
+
+        A model that the runtime fails on is left out, and the others are timed without it.
+        """
+        trials = [*controls, *([candidate] if candidate is not None else [])]
+        while True:
+            text = f"final measurement of {1 + len(trials)} models, fresh processes"
+            self.bench.progress.phase(text)
+            try:
+                with self.watch.phase("timing"):
+                    models = {_name(f): f.model for f in trials}
+                    self.measured = self.bench.timed(models, self.budget, FINAL)
+                return [one for one in trials if one is not candidate]
+            except CandidateFailed as exc:
+                if exc.subject == _name(dense):
+                    raise
+                self.failures[exc.subject] = str(exc)
+                self.bench.progress.note(f"left out of the final: {exc}")
+                trials = [one for one in trials if _name(one) != exc.subject]
+
+    def has(self, finalist: Finalist) -> bool:
+        """Whether a finalist could be timed."""
+        return _name(finalist) in self.measured
 
     def of(self, finalist: Finalist) -> Measurement:
         """Return a finalist's measurement."""
@@ -158,7 +179,7 @@ class _Final:
         return within and finalist.model.size_bytes <= limit
 
     def reject(self, finalist: Finalist) -> None:
-        """Record a candidate that missed the budget in its final."""
+        """Record a candidate that missed the budget in its final, or that the runtime failed on."""
         self.write(replace(finalist, role="rejected"))
         self.rejected += 1
 
@@ -176,8 +197,10 @@ class _Final:
     def write(self, finalist: Finalist) -> RunRecord:
         """Record a finalist."""
         bench, budget, trial = self.bench, self.budget, finalist.trial
-        measurement = self.of(finalist)
-        flags = set(measurement.flags) | ({"parity_failed"} & set(trial.flags if trial else ()))
+        measurement = self.measured.get(_name(finalist))
+        flags = {"parity_failed"} & set(trial.flags if trial else ())
+        figures: dict[str, Any] = {}
+        states: Mapping[str, Any] = {}
         if finalist.role == "winner" and self.rejected:
             flags.add("runner_up")
         candidate = Candidate(bench.space.dense)
@@ -189,6 +212,11 @@ class _Final:
         own = trial.model["weights"] if trial else "models/dense.safetensors"
         dense_s = self.measured["dense"].stats.latency(budget.statistic).value
         limit_s = budget.value if budget.kind == "time" else budget.value * dense_s
+        if measurement is not None:
+            flags |= set(measurement.flags)
+            figures = {"final": latency_figures(measurement, limit_s)}
+            states = measurement.environment
+        reason = self.failures.get(_name(finalist))
         accuracy = {"validation": trial.accuracy["validation"] if trial else bench.dense_validation}
         if _name(finalist) in self.scores:
             accuracy["test"] = self.scores[_name(finalist)]
@@ -196,14 +224,17 @@ class _Final:
             now_utc(),
             **common_fields(bench, budget, candidate, finalist.model, bench.folder.path / own),
             kind="rejected" if finalist.role == "rejected" else "final", role=finalist.role,
-            index=trial.index if trial else None, status="complete", reason=None,
-            feasible=self.feasible(finalist), suggestion=trial.suggestion if trial else None,
+            index=trial.index if trial else None, reason=reason,
+            status="complete" if reason is None else "failed",
+            feasible=None if measurement is None else self.feasible(finalist),
+            suggestion=trial.suggestion if trial else None,
             pruning=trial.pruning if trial else None, probes=[],
-            latency={"final": latency_figures(measurement, limit_s)}, accuracy=accuracy,
+            latency=figures, accuracy=accuracy,
             parity=trial.parity if trial else bench.dense_parity,
             training=trial.training if trial else None, flags=sorted(flags),
-            environment=environment(bench, measurement.environment),
+            environment=environment(bench, states),
             timings_s=self.watch.report(), search=search_fields(bench, self.trials, self.reads),
         )  # fmt: skip
-        bench.folder.write(record, samples_of("final", self.measured, _name(finalist)))
+        taken = {} if measurement is None else samples_of("final", self.measured, _name(finalist))
+        bench.folder.write(record, taken)
         return record

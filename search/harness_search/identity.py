@@ -69,6 +69,15 @@ def check_identity(
     return bool(changed)
 
 
+def begun_with(folder: StudyFolder) -> dict[str, Any]:
+    """Return what a study was begun with; empty for a new one, and for a file to be refused."""
+    try:
+        found: dict[str, Any] = json.loads((folder.path / FILE).read_bytes())["identity"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}
+    return found
+
+
 def mark_remeasuring(folder: StudyFolder) -> None:
     """Note in the study's file that its latencies are of two setups until `accept_setup`."""
     path = folder.path / FILE

@@ -70,6 +70,7 @@ class Settings:
             "task": self.task,
             "data_sha256": data_sha256,
             "target": self.target.options(),
+            "granule": self.target.granule,
             "budget": [budget.text for budget in self.budgets],
             "statistic": self.budgets[0].statistic,
             "seed": self.seed,

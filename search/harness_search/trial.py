@@ -283,7 +283,8 @@ def common_fields(
         "study": bench.folder.study,
         "task": {"name": settings.task, "metric": bench.task.metric,
                  "data_sha256": bench.provenance["data_sha256"]},
-        "target": {**settings.target.options(), "scenario": "single_stream",
+        "target": {**settings.target.options(), "granule": settings.target.granule,
+                   "scenario": "single_stream",
                    "backend_version": bench.facts["runtime_version"]},
         "budget": asdict(budget),
         "candidate": {

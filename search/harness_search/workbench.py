@@ -11,7 +11,8 @@ import torch
 
 from harness.compression.importance import channel_scores
 from harness.export import INPUT, check_parity
-from harness.measurement.rounds import PROBE, Subject, measure
+from harness.measurement.rounds import PROBE, measure
+from harness.measurement.types import Subject
 from harness.training import predict
 from harness_search.inference import file_outputs
 

@@ -476,10 +476,10 @@ def test_a_text_is_no_onnx_file(tmp_path: Path) -> None:
     assert_no_bench(path, "not a whole ONNX file")
 
 
-@pytest.mark.parametrize("first", ["N", None])
-def test_a_dynamic_input(tmp_path: Path, first: str | None) -> None:
-    onnx.save(identity((first, 4)), tmp_path / "m.onnx")
-    assert_no_bench(tmp_path / "m.onnx", "'x'", "dynamic", first or "?")
+@pytest.mark.parametrize("size", ["N", None])
+def test_a_dynamic_input(tmp_path: Path, size: str | None) -> None:
+    onnx.save(identity((1, size)), tmp_path / "m.onnx")
+    assert_no_bench(tmp_path / "m.onnx", "'x'", "dynamic", size or "?", "--set shapes.x=1xN")
 
 
 def test_a_string_input(tmp_path: Path) -> None:
@@ -523,6 +523,21 @@ def test_an_input_that_no_memory_holds(tmp_path: Path) -> None:
         (["--target", "fakes"], ["'fakes'", "Did you mean 'fake'?"]),
         (["--target", "fake", "--set", "nonsense"], ["'nonsense'"]),
         (["--target", "fake", "--threads", "0"], ["--threads", "'0'"]),
+        (["--target", "fake", "--time", "3"], ["--time", "'3'", "unit"]),
+        (["--target", "fake", "--table", "--json"], ["--table", "--json"]),
+        (["--target", "fake", "--rate", "5"], ["--rate", "--scenario server"]),
+        (["--target", "fake", "--scenario", "server"], ["--rate", "None"]),
+        (["--target", "fake", "--scenario", "server", "--rate", "0"], ["--rate", "0"]),
+        (["--target", "fake", "--scenario", "server", "--rate", "1"], ["11", "--rate"]),
+        (["--target", "fake", "--plot", "none/p.png"], ["none/p.png", "folder"]),
+        (["--target", "fake", "--plot", "p.pdf"], ["p.pdf", ".png or .svg"]),
+        (["--target", "fake", "--samples", "s.npy"], ["s.npy", ".npz"]),
+        (["--target", "fake", "--referee", "loadgen"], ["loadgen", "'fake'"]),
+        (["--target", "fake", "--set", "shapes.y=1x4"], ["'y'", "Its inputs: x"]),
+        (["--target", "fake", "--set", "shapes.x=1x5"], ["'x'", "[1, 5]"]),
+        (["--target", "fake", "--set", "batch=2"], ["'x'", "batch 2"]),
+        (["--target", "cpu", "--set", "affinity=4000"], ["affinity", "4000"]),
+        (["--target", "cpu", "--set", "provider=Abacus"], ["Abacus", "CPUExecutionProvider"]),
     ],
     ids=lambda value: " ".join(value)[:40],
 )

@@ -96,7 +96,7 @@ def test_making_the_network_leaves_the_callers_random_numbers_alone() -> None:
 def test_the_floor_needs_at_most_a_fifth_of_the_arithmetic() -> None:
     task, target = Digits(), find_target("cpu")
     graph = pruning_graph(task.model(), task.example_input(1))
-    space = search_space(graph, target.granule, Settings(target, (), "digits"))
+    space = search_space(graph, 16, Settings(target, (), "digits"))
     floor = sum(graph.macs(space.floor()).values())
     assert floor <= sum(graph.macs(space.dense).values()) / 5
 

@@ -2,16 +2,14 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnx
 import pytest
 import torch
-from onnx import TensorProto, helper
 from torch import nn
 
-from harness.errors import ConfigError, ExportError
+from harness.errors import ExportError
 from harness.export import (
     INPUT,
     OPSET,
@@ -20,35 +18,14 @@ from harness.export import (
     count_macs,
     export_onnx,
     layer_macs,
-    opset_of,
-    read_onnx,
 )
+from harness.onnxfile import InputSpec, opset_of, read_onnx
 from harness.target import Target
 from harness.training import predict, set_memory_format
 from harness_backends.onnxruntime import OnnxRuntimeBackend
 from support.tiny import Tiny
 
 TASK = Tiny()
-
-
-def graph_file(
-    path: Path, shape: Any = (1, 4), kind: int = TensorProto.FLOAT, external: str | None = None
-) -> Path:
-    factor = helper.make_tensor("factor", TensorProto.FLOAT, [1], [2.0])
-    graph = helper.make_graph(
-        [helper.make_node("Mul", ["x", "factor"], ["y"])], "g",
-        [helper.make_tensor_value_info("x", kind, shape),
-         helper.make_tensor_value_info("factor", TensorProto.FLOAT, [1])],
-        [helper.make_tensor_value_info("y", kind, shape)], [factor],
-    )  # fmt: skip
-    proto = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)])
-    if external:
-        tensor = proto.graph.initializer[0]
-        tensor.ClearField("float_data")
-        tensor.data_location = TensorProto.EXTERNAL
-        tensor.external_data.add(key="location", value=external)
-    path.write_bytes(proto.SerializeToString())
-    return path
 
 
 def test_the_file_computes_what_the_network_computes(tmp_path: Path) -> None:
@@ -71,8 +48,8 @@ def test_the_file_is_what_was_asked_for(tmp_path: Path) -> None:
     assert model.size_bytes == path.stat().st_size
     assert model.n_params == sum(p.numel() for p in TASK.model().parameters())
     assert [v.name for v in proto.graph.output] == [OUTPUT]
-    _, inputs = read_onnx(path)
-    assert inputs == [(INPUT, "float32", (3, 1, 8, 8))]
+    _, inputs = read_onnx(path, Target("cpu", "onnxruntime"))
+    assert inputs == [InputSpec(INPUT, "float32", (3, 1, 8, 8))]
     assert not any(t.external_data for t in proto.graph.initializer)
     assert list(tmp_path.iterdir()) == [path]
 
@@ -150,55 +127,3 @@ def test_outputs_of_another_shape_or_not_finite_never_pass(
     parity = check_parity(logits((1.0, 2.0)), got)
     assert not parity.passed
     assert parity.argmax_differs == 1
-
-
-def test_a_users_file_is_read_with_its_inputs(tmp_path: Path) -> None:
-    path = graph_file(tmp_path / "m.onnx")
-    model, inputs = read_onnx(path)
-    assert inputs == [("x", "float32", (1, 4))]
-    assert model.opset == 17
-    assert model.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
-    assert (model.macs, model.n_params) == (None, None)
-
-
-def test_a_missing_file_is_said(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="Expected an ONNX"):
-        read_onnx(tmp_path / "m.onnx")
-    with pytest.raises(ConfigError, match="Expected an ONNX"):
-        read_onnx(tmp_path)
-
-
-@pytest.mark.parametrize("share", [0.0, 0.3, 0.6, 0.9])
-def test_a_truncated_file_is_said(tmp_path: Path, share: float) -> None:
-    path = graph_file(tmp_path / "m.onnx")
-    data = path.read_bytes()
-    path.write_bytes(data[: int(share * len(data))])
-    with pytest.raises(ConfigError, match="truncated"):
-        read_onnx(path)
-
-
-def test_a_file_of_another_kind_is_said(tmp_path: Path) -> None:
-    path = tmp_path / "m.onnx"
-    path.write_text("import torch\n" * 50)
-    with pytest.raises(ConfigError, match="not a whole ONNX file"):
-        read_onnx(path)
-
-
-@pytest.mark.parametrize("shape", [("batch", 4), (None, 4), (0, 4), None])
-def test_a_dynamic_shape_is_refused_by_input(tmp_path: Path, shape: Any) -> None:
-    with pytest.raises(ConfigError, match=r"'x'.*dynamic shape"):
-        read_onnx(graph_file(tmp_path / "m.onnx", shape))
-
-
-def test_an_input_of_strings_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"'x'.*not a tensor of numbers"):
-        read_onnx(graph_file(tmp_path / "m.onnx", kind=TensorProto.STRING))
-
-
-def test_external_data_is_refused_and_what_is_missing_is_named(tmp_path: Path) -> None:
-    path = graph_file(tmp_path / "m.onnx", external="weights.bin")
-    with pytest.raises(ConfigError, match=r"weights\.bin is missing"):
-        read_onnx(path)
-    (tmp_path / "weights.bin").write_bytes(bytes(4))
-    with pytest.raises(ConfigError, match=r"weights inside"):
-        read_onnx(path)

@@ -10,17 +10,15 @@ from harness.measurement.types import Estimate, LatencySample
 
 QUIET: dict[str, Any] = {
     "governor": "performance", "max_khz": 3000, "throttle_count": 4, "cpu_ticks": 1000,
-    "steal_ticks": 0,
+    "steal_ticks": 0, "stalled_us": 0, "clock_s": 100.0,
 }  # fmt: skip
 
 
-def sample(preempted: float = 0.0, logs: Any = None) -> LatencySample:
+def sample(preempted: float = 0.0) -> LatencySample:
     wall = np.full((40, 51), 1000)
-    if logs is not None:
-        wall = np.round(1e6 * np.exp(np.asarray(logs)))[:, None].repeat(51, 1).astype(np.int64)
     switches = np.zeros_like(wall)
     switches[:, 1 : 1 + round(50 * preempted)] = 1
-    return LatencySample(wall, wall, switches)
+    return LatencySample(wall, wall, switches, np.arange(40) // 4)
 
 
 def test_an_undisturbed_measurement_has_no_flag() -> None:
@@ -52,15 +50,45 @@ def test_too_few_undisturbed_calls_are_said() -> None:
         ({"max_khz": 2000}, "frequency_changed"),
         ({"throttle_count": 5}, "throttled"),
         ({"cpu_ticks": 2000, "steal_ticks": 20}, "steal"),
+        ({"stalled_us": 600_000, "clock_s": 110.0}, "pressure"),
     ],
 )
 def test_a_change_of_state_is_a_flag(change: dict[str, Any], flag: str) -> None:
     assert flags.of_states(QUIET, {**QUIET, **change}) == {flag}
 
 
-def test_a_little_steal_is_none() -> None:
-    after = {**QUIET, "cpu_ticks": 2000, "steal_ticks": 9}
-    assert flags.of_states(QUIET, after) == set()
+@pytest.mark.parametrize(
+    "change",
+    [{"cpu_ticks": 2000, "steal_ticks": 9}, {"stalled_us": 400_000, "clock_s": 110.0}],
+    ids=["steal", "pressure"],
+)
+def test_a_little_is_none(change: dict[str, Any]) -> None:
+    assert flags.of_states(QUIET, {**QUIET, **change}) == set()
+
+
+@pytest.mark.parametrize("side", ["before", "after"])
+def test_pressure_that_was_not_read_is_unknown(side: str) -> None:
+    sides = {"before": dict(QUIET), "after": {**QUIET, "stalled_us": 9_000_000, "clock_s": 110.0}}
+    sides[side]["stalled_us"] = None
+    assert flags.of_states(**sides) == set()
+    del sides[side]["stalled_us"]
+    assert flags.of_states(**sides) == set()
+
+
+def test_a_process_that_ends_slower_or_faster_than_it_began_drifts() -> None:
+    rng = np.random.default_rng(1)
+    steady = rng.normal(0.0, 0.005, 12)
+    for change in (0.1, -0.1):
+        ramp = steady + change * np.arange(12) / 12
+        assert flags.of_series([steady, ramp]) == {"drift"}
+    assert flags.of_series([steady, steady + 0.1]) == set()  # processes may differ
+
+
+def test_one_process_whose_sittings_follow_each_other_is_autocorrelated() -> None:
+    waves = 0.01 * np.sin(np.arange(24) * 2 * np.pi / 8)
+    assert flags.of_series([waves]) == {"autocorrelated"}
+    assert flags.of_series([waves, waves]) == set()  # the unit is the process, then
+    assert flags.of_series([np.array([])]) == set()
 
 
 @pytest.mark.parametrize("missing", ["governor", "max_khz"])

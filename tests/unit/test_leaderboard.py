@@ -136,7 +136,8 @@ def test_the_order_of_reading_does_not_matter() -> None:
 def test_latencies_are_in_milliseconds_and_shares_in_percent() -> None:
     made = figures(
         0.5, p50_s=[2e-3, 1e-3, 3e-3], p50_raw_s=4e-3, p90_raw_s=5e-3, p99_raw_s=6e-3,
-        ratio_p50=[0.5, 0.4, 0.6], contended=0.25, energy_j=0.002, peak_mem_bytes=1024,
+        ratio_p50=[0.5, 0.4, 0.6], contended=0.25, energy_j=0.002,
+        peak_mem_bytes=[1024.0, 1000.0, 2048.0],
     )  # fmt: skip
     entry = row(record(latency={"final": made}))
     keys = ("latency_ms", "latency_lo_ms", "latency_hi_ms", "p50_raw_ms", "p90_raw_ms",
@@ -144,6 +145,11 @@ def test_latencies_are_in_milliseconds_and_shares_in_percent() -> None:
     assert [entry[key] for key in keys] == pytest.approx([2, 1, 3, 4, 5, 6, 25, 2])
     assert [entry[key] for key in ("ratio_ref", "ratio_lo", "ratio_hi")] == [0.5, 0.4, 0.6]
     assert entry["peak_mem_bytes"] == 1024
+
+
+def test_memory_is_a_whole_number_of_bytes() -> None:
+    halved = figures(peak_mem_bytes=[1024.5, 1024, 1025])
+    assert str(row(record(latency={"final": halved}))["peak_mem_bytes"]) == "1024"
 
 
 def test_the_latency_is_of_the_budgets_statistic() -> None:
@@ -201,15 +207,15 @@ def test_the_order_of_writing_does_not_matter(tmp_path: Path) -> None:
 
 
 def test_what_is_unknown_is_an_empty_cell(tmp_path: Path) -> None:
-    made = figures(p99_raw_s=None, ratio_p50=None)
+    made = figures(p90_raw_s=None, p99_raw_s=None, ratio_p50=None)
     bare = record(
         "final", "dense", latency={"final": made}, parity=None, git={"commit": None, "dirty": None}
     )
     store(tmp_path, [bare])
     rebuild(tmp_path)
     (entry,) = cells(tmp_path)
-    unknown = ("p99_raw_ms", "ratio_ref", "ratio_lo", "ratio_hi", "parity_err", "commit", "dirty",
-               "peak_mem_bytes", "energy_mj", "gpu_hours")  # fmt: skip
+    unknown = ("p90_raw_ms", "p99_raw_ms", "ratio_ref", "ratio_lo", "ratio_hi", "parity_err",
+               "commit", "dirty", "peak_mem_bytes", "energy_mj", "gpu_hours")  # fmt: skip
     assert {key: entry[key] for key in unknown} == dict.fromkeys(unknown, "")
 
 

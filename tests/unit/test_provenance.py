@@ -33,10 +33,17 @@ def test_another_machine_changes_the_machine_key_alone(change: dict[str, Any]) -
     assert other_setup == setup
 
 
+def test_a_granule_changes_what_is_searched_and_not_what_is_measured() -> None:
+    assert fingerprint(TARGET.with_settings(["granule=2"]), facts()) == fingerprint(TARGET, facts())
+
+
 def test_options_and_runtime_change_the_setup_key_alone() -> None:
     machine, setup = fingerprint(TARGET, facts()).split(".")
     for text in (
         fingerprint(TARGET.with_settings(["threads=2"]), facts()),
+        fingerprint(TARGET.with_settings(["affinity=1"]), facts()),
+        fingerprint(TARGET.with_settings(["shapes.x=1x3"]), facts()),
+        fingerprint(TARGET.with_settings(["session_config.a=b"]), facts()),
         fingerprint(TARGET, facts(runtime="1.1")),
     ):
         assert text.split(".")[0] == machine

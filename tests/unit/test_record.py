@@ -11,7 +11,14 @@ import numpy as np
 import pytest
 
 from harness.errors import ConfigError
-from harness.measurement.types import Estimate, LatencySample, LatencyStats, Measurement
+from harness.measurement.types import (
+    Estimate,
+    LatencySample,
+    LatencyStats,
+    Measurement,
+    Spread,
+    Startup,
+)
 from harness_results.record import latency_figures, read_record
 from support.records import figures, record
 
@@ -132,32 +139,57 @@ def test_the_latest_figures_are_the_final_ones() -> None:
     assert record(latency={}).figures() is None
 
 
-def measurement(p99: Estimate | None) -> Measurement:
+def measurement(startup: Startup | None = None) -> Measurement:
     # Two rounds of three calls, the first left out: the raw calls take 1, 2, 3 and 3 ms.
     wall = np.array([[9e6, 1e6, 2e6], [9e6, 3e6, 3e6]]).astype(np.int64)
-    sample = LatencySample(wall, wall, np.zeros_like(wall))
+    sample = LatencySample(wall, wall, np.zeros_like(wall), np.arange(2))
     stats = LatencyStats(
-        p50=Estimate(2e-3, 1.9e-3, 2.1e-3), p90=Estimate(3e-3, 2.9e-3, 3.1e-3), p99=p99,
-        p50_raw_s=2e-3, p90_raw_s=3e-3, p99_raw_s=None, min_s=1e-3,
+        p50=Estimate(2e-3, 1.9e-3, 2.1e-3), p90=None, p99=None, p999=None, p50_raw_s=2e-3,
+        p90_raw_s=None, p99_raw_s=None, p999_raw_s=None, min_s=1e-3,
         ratio_p50=Estimate(0.5, 0.4, 0.6), ratio_p90=None, n_calls=4, n_clean=4, n_rounds=2,
-        n_processes=1, contended=0.0, session_create_s=0.1, first_inference_s=0.2,
+        n_sittings=2, n_processes=1, contended=0.0,
     )  # fmt: skip
-    return Measurement(stats, ("steal",), (sample,), {})
+    return Measurement(stats, startup, ("steal",), (sample,), {})
 
 
 def test_figures_are_in_seconds_with_their_interval() -> None:
-    made = latency_figures(measurement(p99=None))
+    made = latency_figures(measurement())
     assert made["p50_s"] == [2e-3, 1.9e-3, 2.1e-3]
     assert made["ratio_p50"] == [0.5, 0.4, 0.6]
     assert made["flags"] == ["steal"]
-    assert (made["p99_s"], made["ratio_p90"], made["energy_j"]) == (None, None, None)
+    assert (made["n_rounds"], made["n_sittings"]) == (2, 2)
+    unknown = ("p90_s", "p99_s", "p999_s", "p90_raw_s", "p99_raw_s", "p999_raw_s", "ratio_p90",
+               "energy_j")  # fmt: skip
+    assert {made[key] for key in unknown} == {None}
+
+
+def test_start_up_figures_are_median_and_range() -> None:
+    startup = Startup(Spread(0.2, 0.1, 0.9), Spread(0.02, 0.01, 0.03), Spread(5.5, 5, 6), 2)
+    made = latency_figures(measurement(startup))
+    assert made["session_create_s"] == [0.2, 0.1, 0.9]
+    assert made["first_inference_s"] == [0.02, 0.01, 0.03]
+    assert made["peak_mem_bytes"] == [5.5, 5, 6]
+
+
+def test_start_up_figures_that_were_not_taken_are_unknown() -> None:
+    bare = latency_figures(measurement(Startup(Spread(1, 1, 1), Spread(1, 1, 1), None, 3)))
+    assert (bare["session_create_s"], bare["peak_mem_bytes"]) == ([1, 1, 1], None)
+    keys = ("session_create_s", "first_inference_s", "peak_mem_bytes")
+    assert {latency_figures(measurement())[key] for key in keys} == {None}
+
+
+def test_figures_can_be_recorded() -> None:
+    startup = Startup(Spread(0.2, 0.1, 0.9), Spread(0.02, 0.01, 0.03), Spread(5.5, 5, 6), 2)
+    made = latency_figures(measurement(startup), 1e-3)
+    assert record(latency={"final": made}).figures() == made
+    assert made.keys() == figures().keys()
 
 
 @pytest.mark.parametrize(("limit_s", "share"), [(0.5e-3, 0.0), (2e-3, 0.5), (3e-3, 1.0)])
 def test_the_share_of_raw_calls_within_the_budget(limit_s: float, share: float) -> None:
-    made = latency_figures(measurement(p99=None), limit_s)
+    made = latency_figures(measurement(), limit_s)
     assert made["raw_within_budget"] == share
 
 
 def test_without_a_limit_the_share_is_unknown() -> None:
-    assert latency_figures(measurement(p99=None))["raw_within_budget"] is None
+    assert latency_figures(measurement())["raw_within_budget"] is None

@@ -46,6 +46,7 @@ def test_a_name_that_is_no_folder_is_refused(name: str) -> None:
     [
         {"task": "other"},
         {"target": Target("cpu", "onnxruntime", threads=2)},
+        {"target": Target("cpu", "onnxruntime", granule=4)},
         {"budgets": parse_budgets("40%")},
         {"budgets": parse_budgets("50%", "p90")},
         {"seed": 1},

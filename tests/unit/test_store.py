@@ -29,7 +29,7 @@ def folder(tmp_path: Path) -> StudyFolder:
 
 def sample(first: int) -> LatencySample:
     wall = np.arange(first, first + 6, dtype=np.int64).reshape(2, 3)
-    return LatencySample(wall, wall + 100, np.zeros_like(wall))
+    return LatencySample(wall, wall + 100, np.zeros_like(wall), np.array([first, first + 1]))
 
 
 def test_the_layout_is_the_contracts(folder: StudyFolder) -> None:
@@ -51,10 +51,11 @@ def test_samples_lie_beside_their_record(folder: StudyFolder) -> None:
     made = record()
     folder.write(made, {"final.candidate": [sample(0), sample(50)], "final.reference": [sample(9)]})
     with np.load(folder.records / f"{made.run_id}.npz", allow_pickle=False) as arrays:
-        assert len(arrays.files) == 9
+        assert len(arrays.files) == 12
         np.testing.assert_array_equal(arrays["final.candidate.1.wall_ns"], sample(50).wall_ns)
         np.testing.assert_array_equal(arrays["final.reference.0.cpu_ns"], sample(9).cpu_ns)
         np.testing.assert_array_equal(arrays["final.candidate.0.nivcsw"], sample(0).nivcsw)
+        np.testing.assert_array_equal(arrays["final.candidate.1.sitting"], [50, 51])
 
 
 def test_the_record_is_written_after_its_samples(

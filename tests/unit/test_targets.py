@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 import pytest
@@ -34,6 +35,41 @@ def test_a_users_target_inherits_from_the_shipped_one_of_its_name(user_targets: 
     assert find_target("cpu").threads == 2
     assert find_target("cpu").granule == shipped.granule
     assert find_target("mine") == Target("mine", "onnxruntime")
+
+
+def test_a_users_target_has_every_option(user_targets: Path) -> None:
+    user_targets.write_text(
+        "[mine]\nbackend = 'onnxruntime'\naffinity = [2, 0]\nprovider = 'P'\n"
+        "[mine.shapes]\ninput = [1, 3, 32, 32]\nmask = '1x7'\n"
+        "[mine.provider_options]\ndevice_id = '0'\n"
+        "[mine.session_config]\n'session.intra_op.allow_spinning' = '0'\n"
+    )
+    assert find_target("mine") == Target(
+        "mine", "onnxruntime", affinity=(0, 2), provider="P",
+        shapes={"input": (1, 3, 32, 32), "mask": (1, 7)}, provider_options={"device_id": "0"},
+        session_config={"session.intra_op.allow_spinning": "0"},
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("line", "key"),
+    [
+        ("affinity = ['x']", "affinity"),
+        ("affinity = 3", "affinity"),
+        ("provider = 1", "provider"),
+        ("shapes = {input = [0]}", "shapes.input"),
+        ("shapes = '1x3'", "shapes"),
+        ("provider_options = {device_id = 0}", "provider_options.device_id"),
+        ("session_config = {a = true}", "session_config.a"),
+        ("granule = 0", "granule"),
+    ],
+)
+def test_a_wrong_value_is_refused_with_file_table_and_key(
+    user_targets: Path, line: str, key: str
+) -> None:
+    user_targets.write_text(f"[cpu]\n{line}\n")
+    with pytest.raises(ConfigError, match=rf"targets\.toml: \[cpu\]: {re.escape(key)} must be"):
+        load_targets()
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from harness.errors import BackendError, DeviceLost
-from harness_backends import agent
+from harness_backends import agent, transport
 from harness_backends.transport import Channel, local_argv
 
 PRELUDE = f"""
@@ -28,7 +28,7 @@ WAIT = "sys.stdin.buffer.read()\n"
 LONG_S = 60.0
 
 
-def channel(tmp_path: Path, script: str, timeout_s: float = LONG_S) -> Channel:
+def channel(tmp_path: Path, script: str, timeout_s: float | None = LONG_S) -> Channel:
     path = tmp_path / "agent.py"
     path.write_text(PRELUDE + script)
     return Channel([sys.executable, "-I", "-S", str(path)], "onnxruntime", timeout_s)
@@ -83,6 +83,14 @@ def test_a_crash_at_the_start_is_told_with_its_last_words(tmp_path: Path) -> Non
         channel(tmp_path, "raise ValueError('out of order')\n")
 
 
+def test_last_words_that_were_said_before_anyone_listened_are_told(tmp_path: Path) -> None:
+    script = HELLO + "sys.stderr.write('out of paper\\n'); sys.stderr.flush(); os._exit(3)\n"
+    with closing(channel(tmp_path, script)) as running:
+        running._process.wait(LONG_S)
+        with pytest.raises(DeviceLost, match=r"code 3\. Its last words: out of paper"):
+            running.request({"op": "state"})
+
+
 def test_a_crash_during_a_request_is_a_lost_device(tmp_path: Path) -> None:
     script = HELLO + "sys.stdin.buffer.read(1); os.abort()\n"
     with (
@@ -90,6 +98,34 @@ def test_a_crash_during_a_request_is_a_lost_device(tmp_path: Path) -> None:
         pytest.raises(DeviceLost, match=f"signal {signal.SIGABRT.value}"),
     ):
         running.request({"op": "time"})
+
+
+@pytest.mark.parametrize(
+    ("number", "words"),
+    [
+        (signal.SIGILL, r"signal 4 \(SIGILL: the runtime uses instructions that this CPU lacks\)"),
+        (signal.SIGABRT, r"signal 6 \(SIGABRT: "),
+        (signal.SIGKILL, r"signal 9 \(SIGKILL: the system may have run out of memory\)"),
+        (signal.SIGSEGV, r"signal 11 \(SIGSEGV: the runtime crashed\)"),
+        (signal.SIGTERM, r"signal 15 \(see `man 7 signal`\)"),
+    ],
+    ids=lambda value: value.name if isinstance(value, signal.Signals) else "",
+)
+def test_the_signal_of_a_crash_is_told_in_words(
+    tmp_path: Path, number: signal.Signals, words: str
+) -> None:
+    with pytest.raises(DeviceLost, match=words):
+        channel(tmp_path, f"os.kill(os.getpid(), {number.value}); time.sleep(60)\n")
+
+
+def test_a_channel_waits_for_an_answer_as_long_as_it_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(transport, "TIMEOUT_S", 0.3)
+    with pytest.raises(DeviceLost, match="did not answer"):
+        channel(tmp_path, "time.sleep(60)\n", timeout_s=None)
+    with closing(channel(tmp_path, "time.sleep(1)\n" + HELLO + WAIT)) as running:
+        assert running.hello["pid"] > 0
 
 
 def test_a_killed_agent_is_a_lost_device_at_every_later_request() -> None:

@@ -11,7 +11,7 @@ import numpy as np
 import onnx
 
 from harness.errors import BackendError
-from harness.measurement.types import Block
+from harness.measurement.types import Block, OperatorTime
 from harness_backends.base import Backend, Session, Worker
 from harness_backends.onnxruntime import OnnxRuntimeWorker
 
@@ -35,9 +35,11 @@ def fake_latency_ns(size_bytes: int) -> float:
 class FakeSession(Session):
     """A model whose calls are made up; it infers for real, in a process started for that."""
 
-    def __init__(self, target: Target, model: OnnxModel, inputs: Mapping[str, Any]) -> None:
+    def __init__(
+        self, target: Target, model: OnnxModel, inputs: Mapping[str, Any], repeat: int
+    ) -> None:
         self._target, self._model, self._inputs = target, model, inputs
-        self.latency_ns = fake_latency_ns(model.path.stat().st_size)
+        self.latency_ns = repeat * fake_latency_ns(model.path.stat().st_size)
         self.session_create_s, self.first_inference_s = 0.01, 2e-9 * self.latency_ns
 
     def infer(self, inputs: Mapping[str, NDArray[Any]]) -> list[NDArray[Any]]:
@@ -60,13 +62,21 @@ class FakeWorker(Worker):
             },
         }  # fmt: skip
 
-    def load(self, model: OnnxModel, inputs: Mapping[str, NDArray[Any]]) -> FakeSession:
+    def load(
+        self, model: OnnxModel, inputs: Mapping[str, NDArray[Any]], repeat: int = 1
+    ) -> FakeSession:
         """Check that the file is an ONNX model."""
+        self._read(model)
+        return FakeSession(self._target, model, inputs, repeat)
+
+    def _read(self, model: OnnxModel) -> onnx.ModelProto:
         try:
-            onnx.load(str(model.path))
+            return onnx.load(str(model.path))
         except Exception as exc:  # protobuf's errors have no common base
             raise BackendError(f"{model.path.name} on target {self._target.name!r}: {exc}") from exc
-        return FakeSession(self._target, model, inputs)
+
+    def reload(self, session: Any) -> None:
+        """Leave the session as it is: nothing lies in memory."""
 
     def time(self, schedule: Sequence[tuple[Any, int]]) -> list[Block]:
         """Return made-up calls: within 1 % of the formula, in a fixed pattern."""
@@ -76,6 +86,30 @@ class FakeWorker(Worker):
             wall = np.round(session.latency_ns * ripple).astype(np.int64)
             blocks.append(Block(wall, wall.copy(), np.zeros(calls, np.int64)))
         return blocks
+
+    def arrive(self, session: Any, due_ns: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Serve each request in the made-up latency, in order."""
+        begun, free = [], 0
+        for due in due_ns.tolist():
+            begun.append(max(due, free))
+            free = begun[-1] + round(session.latency_ns)
+        start = np.array(begun, np.int64)
+        return np.stack([due_ns.astype(np.int64), start, start + round(session.latency_ns)])
+
+    def profile(
+        self, model: OnnxModel, inputs: Mapping[str, NDArray[Any]], runs: int
+    ) -> list[OperatorTime]:
+        """Share the made-up latency among the file's nodes equally."""
+        nodes = self._read(model).graph.node
+        each_s = fake_latency_ns(model.path.stat().st_size) * 1e-9 / len(nodes)
+        return [
+            OperatorTime(node.name or f"node_{i}", node.op_type, (each_s,) * runs)
+            for i, node in enumerate(nodes)
+        ]
+
+    def peak_memory_bytes(self) -> int | None:
+        """Return a made-up peak."""
+        return 2**26
 
     def state(self) -> dict[str, Any]:
         """Return a machine that never changes."""

@@ -1,0 +1,1 @@
+"""The Python API: what the commands do, without the printing; `harness` re-exports it."""

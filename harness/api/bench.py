@@ -1,0 +1,237 @@
+"""Time ONNX files: alone, against each other, under arriving requests, operator by operator."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from harness.errors import CandidateFailed, ConfigError
+from harness.measurement import reference as frozen
+from harness.measurement.compare import AS_FAST
+from harness.measurement.hostlock import HostLock
+from harness.measurement.offline import Throughput, throughput
+from harness.measurement.rounds import FINAL, measure, quick
+from harness.measurement.server import ServerResult, measure_server
+from harness.measurement.types import Subject
+from harness.onnxfile import read_onnx
+from harness.provenance import fingerprint
+from harness_backends.loadgen import LoadGenResult, check_referee, referee
+from harness_backends.registry import open_backend
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from harness.candidate import OnnxModel
+    from harness.measurement.types import Measurement, OperatorTime
+    from harness.onnxfile import InputSpec
+    from harness.target import Target
+
+__all__ = ["BenchResult", "Timed", "bench", "check_referee", "loadgen", "profile", "serve"]
+
+_REFERENCE = "reference"
+
+
+@dataclass(frozen=True, slots=True)
+class Timed:
+    """One file, and what was measured of it.
+
+    Attributes:
+        model: The file.
+        inputs: What it was fed: random numbers of these shapes.
+        measurement: The figures; ratios are to the first file, or for a single one to the frozen
+            reference.
+        throughput: In the offline scenario, samples per second; else None.
+    """
+
+    model: OnnxModel
+    inputs: tuple[InputSpec, ...]
+    measurement: Measurement
+    throughput: Throughput | None
+
+
+@dataclass(frozen=True, slots=True)
+class BenchResult:
+    """Files timed together, in the same rounds.
+
+    Attributes:
+        target: Where.
+        scenario: `"single_stream"` or `"offline"`.
+        fingerprint: Results compare only where it is equal.
+        machine: What the timing process said of its machine.
+        confidence: Of every interval.
+        models: In the order asked.
+        reference: The frozen reference beside a single file; None for several.
+    """
+
+    target: Target
+    scenario: str
+    fingerprint: str
+    machine: Mapping[str, Any]
+    confidence: float
+    models: tuple[Timed, ...]
+    reference: Measurement | None
+
+
+def bench(
+    paths: Sequence[Path],
+    target: Target,
+    *,
+    seconds: float | None = None,
+    offline: bool = False,
+    seed: int = 0,
+) -> BenchResult:
+    """Time ONNX files on a target, interleaved, each against the first.
+
+    Args:
+        paths: One file, or several. They are fed random numbers.
+        target: Where to time.
+        seconds: About so long in one process; None for five fresh processes or more, until the
+            result is within 1 %.
+        offline: Whether to report samples per second of whole batches instead of one stream's
+            latency.
+        seed: Of the order in which models are timed.
+
+    Raises:
+        ConfigError: If a file can't be timed, or the target can't be used.
+        BackendError: If the runtime refuses a model.
+    """
+    read = [read_onnx(path, target) for path in paths]
+    several = len(read) > 1
+    budget = AS_FAST if several else None
+    subjects = {
+        _name(i): Subject(model, _random_inputs(model.path, specs), budget)
+        for i, (model, specs) in enumerate(read)
+    }
+    if not several:
+        subjects[_REFERENCE] = frozen.frozen_reference()
+    backend = open_backend(target)
+    plan = FINAL if seconds is None else quick(seconds)
+    with backend.open() as worker:
+        facts = worker.facts
+    first = {spec.name: spec.shape for spec in read[0][1]}
+    key = fingerprint(replace(target, shapes=first), facts)
+    try:
+        measured = measure(
+            backend.open, subjects, _name(0) if several else _REFERENCE, plan,
+            HostLock().exclusive, seed,
+        )  # fmt: skip
+    except CandidateFailed as exc:
+        raise ConfigError(f"{_path(exc.subject, paths)} can't be timed. {exc}") from exc
+    if not several:
+        measured = _judged_by_history(measured, fingerprint(replace(target, shapes={}), facts))
+    models = tuple(
+        Timed(
+            model, tuple(specs), measured[_name(i)],
+            _throughput(measured, i, specs) if offline else None,
+        )
+        for i, (model, specs) in enumerate(read)
+    )  # fmt: skip
+    scenario = "offline" if offline else "single_stream"
+    return BenchResult(
+        target, scenario, key, facts["machine"], plan.confidence, models, measured.get(_REFERENCE)
+    )
+
+
+def serve(
+    path: Path, target: Target, rate: float, *, seconds: float = 3.0, seed: int = 0
+) -> ServerResult:
+    """Time a model that answers requests which arrive at random; see `measure_server`.
+
+    Args:
+        path: The file.
+        target: Where to time.
+        rate: Requests per second.
+        seconds: How long each of five fresh processes is served requests.
+        seed: Of the arrivals.
+
+    Raises:
+        ConfigError: If the file can't be timed, or the target can't be used.
+        BackendError: If the runtime refuses the model.
+    """
+    model, specs = read_onnx(path, target)
+    subject = Subject(model, _random_inputs(path, specs))
+    backend = open_backend(target)
+    return measure_server(backend.open, subject, rate, seconds, HostLock().exclusive, seed)
+
+
+def profile(path: Path, target: Target, runs: int = 60) -> list[OperatorTime]:
+    """Run a model under its runtime's own profiler.
+
+    Args:
+        path: The file.
+        target: Where to run.
+        runs: Inferences.
+
+    Raises:
+        ConfigError: If the file can't be run, or the target can't be used.
+        BackendError: If the runtime refuses the model, or has no profiler.
+    """
+    model, specs = read_onnx(path, target)
+    backend = open_backend(target)
+    with HostLock().exclusive(), backend.open() as worker:
+        return worker.profile(model, _random_inputs(path, specs), runs)
+
+
+def loadgen(path: Path, target: Target, seconds: float = 10.0) -> LoadGenResult:
+    """Time a model with MLPerf LoadGen's SingleStream, for at least `seconds`.
+
+    Raises:
+        ConfigError: If the file can't be run, or LoadGen is not installed.
+        BackendError: If LoadGen's process fails.
+    """
+    model, specs = read_onnx(path, target)
+    with HostLock().exclusive():
+        return referee(model, _random_inputs(path, specs), target, seconds)
+
+
+def _judged_by_history(measured: Mapping[str, Measurement], key: str) -> dict[str, Measurement]:
+    """Flag everything where the frozen reference is off its own history, and add to that."""
+    now_s = measured[_REFERENCE].stats.p50.value
+    off = frozen.is_off(frozen.read_history(key), now_s)
+    frozen.add_to_history(key, now_s)
+    if not off:
+        return dict(measured)
+    return {
+        name: replace(one, flags=tuple(sorted({*one.flags, "reference_drift"})))
+        for name, one in measured.items()
+    }
+
+
+def _throughput(
+    measured: Mapping[str, Measurement], index: int, specs: Sequence[InputSpec]
+) -> Throughput:
+    base = measured[_name(0)].samples if index else None
+    batch = specs[0].shape[0] if specs and specs[0].shape else 1
+    return throughput(measured[_name(index)].samples, base, batch)
+
+
+def _name(index: int) -> str:
+    return f"model {index + 1}"
+
+
+def _path(name: str, paths: Sequence[Path]) -> str:
+    return next(
+        (str(path) for i, path in enumerate(paths) if _name(i) == name), "The frozen reference"
+    )
+
+
+def _random_inputs(path: Path, specs: Sequence[InputSpec]) -> dict[str, NDArray[Any]]:
+    rng = np.random.default_rng(0)
+    try:
+        return {spec.name: _random(rng, spec.dtype, spec.shape) for spec in specs}
+    except (MemoryError, ValueError) as exc:
+        shapes = ", ".join(f"{spec.name!r} {list(spec.shape)}" for spec in specs)
+        raise ConfigError(f"{path}: its inputs don't fit in memory ({shapes}).") from exc
+
+
+def _random(rng: np.random.Generator, dtype: str, shape: tuple[int, ...]) -> NDArray[Any]:
+    """Return standard normal numbers for floating types; zeros, valid as any index, for others."""
+    kind = np.dtype(dtype)
+    if kind.kind == "f":
+        return rng.standard_normal(shape).astype(kind)
+    return np.zeros(shape, kind)

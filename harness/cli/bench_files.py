@@ -1,0 +1,195 @@
+"""What `harness bench` writes for programs: JSON, Markdown, raw samples, a plot."""
+
+from __future__ import annotations
+
+import io
+import json
+import sys
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from harness.atomic import write_atomic
+from harness.errors import ConfigError
+from harness.measurement.compare import verdict
+from harness.provenance import now_utc
+from harness_results.record import latency_figures
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from harness.api.bench import BenchResult, Timed
+    from harness.measurement.server import ServerResult
+    from harness.measurement.types import Estimate, OperatorTime
+    from harness.target import Target
+    from harness_backends.loadgen import LoadGenResult
+
+SCHEMA = 1
+
+
+def check_writable(path: Path | None, suffixes: Sequence[str]) -> None:
+    """Check before the work that a file can be written where it was asked.
+
+    Raises:
+        ConfigError: If its folder is missing, or its suffix is another.
+    """
+    if path is None:
+        return
+    if not path.parent.is_dir():
+        raise ConfigError(f"{path}: its folder does not exist. Create it, or name another file.")
+    if path.is_dir():
+        raise ConfigError(f"{path} is a folder. Expected the name of a file to write.")
+    if path.suffix not in suffixes:
+        raise ConfigError(f"{path}: expected a name that ends in {' or '.join(suffixes)}.")
+
+
+def as_json(
+    result: BenchResult, nodes: Sequence[OperatorTime] | None, judged: LoadGenResult | None
+) -> dict[str, Any]:
+    """Return everything that was measured, in SI units; None is unknown."""
+    return {
+        **_head(result.target, result.scenario),
+        "fingerprint": result.fingerprint,
+        "machine": dict(result.machine),
+        "confidence": result.confidence,
+        "models": [_model(timed, result) for timed in result.models],
+        "reference": None if result.reference is None else latency_figures(result.reference),
+        "profile": None if nodes is None else [asdict(node) for node in nodes],
+        "referee": None if judged is None else asdict(judged),
+    }
+
+
+def server_as_json(path: Path, target: Target, served: ServerResult) -> dict[str, Any]:
+    """Return a server result, in SI units; None is unknown."""
+    quantiles = {f"{name}_s": _triple(one) for name, one in served.quantiles.items()}
+    plain = ("rate", "achieved", "busy", "service_p50_s", "n_requests", "n_processes")
+    return {
+        **_head(target, "server"),
+        "model": str(path),
+        **{name: getattr(served, name) for name in plain},
+        **quantiles,
+        "flags": list(served.flags),
+        "environment": dict(served.environment),
+    }
+
+
+def print_json(content: dict[str, Any]) -> None:
+    """Print JSON on standard output, and nothing else."""
+    sys.stdout.write(json.dumps(content, indent=1, allow_nan=False) + "\n")
+
+
+def print_table(result: BenchResult) -> None:
+    """Print one line per model as a Markdown table."""
+    titles = ["model", "p50 (95 %), ms", "p90 (95 %), ms", "p99 (95 %), ms"]
+    if result.models[0].throughput is not None:
+        titles.append("samples/s (95 %)")
+    if len(result.models) > 1:
+        titles += ["ratio (95 %)", "verdict"]
+    titles.append("flags")
+    rows = [_row(timed, result) for timed in result.models]
+    _print_markdown(titles, rows)
+
+
+def print_server_table(served: ServerResult) -> None:
+    """Print the server figures as a Markdown table."""
+    titles = ["requests/s", "p50 (95 %), ms", "p90 (95 %), ms", "p99 (95 %), ms", "busy", "flags"]
+    cells = [_milli(served.quantiles[name]) for name in ("p50", "p90", "p99")]
+    row = [f"{served.rate:g}", *cells, f"{served.busy:.1%}", " ".join(served.flags)]
+    _print_markdown(titles, [row])
+
+
+def keep(result: BenchResult, samples: Path | None, plot: Path | None) -> None:
+    """Write raw samples and a plot where they were asked."""
+    measured = {str(timed.model.path): timed.measurement for timed in result.models}
+    if samples is not None:
+        arrays = {
+            f"{i}.{process}.{key}": getattr(sample, key)
+            for i, one in enumerate(result.models)
+            for process, sample in enumerate(one.measurement.samples)
+            for key in ("wall_ns", "cpu_ns", "nivcsw", "sitting")
+        }
+        _write_npz(samples, arrays)
+    if plot is not None:
+        from harness_results.calls import draw_calls
+
+        draw_calls(plot, {path: one.samples for path, one in measured.items()})
+
+
+def keep_server(served: ServerResult, samples: Path | None, plot: Path | None, path: Path) -> None:
+    """Write every request's latency and a plot where they were asked."""
+    if samples is not None:
+        arrays = {f"0.{i}.latency_s": one for i, one in enumerate(served.latencies_s)}
+        _write_npz(samples, arrays)
+    if plot is not None:
+        from harness_results.calls import draw_requests
+
+        draw_requests(plot, str(path), served.latencies_s)
+
+
+def _write_npz(path: Path, arrays: dict[str, Any]) -> None:
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, **arrays)
+    write_atomic(path, buffer.getvalue())
+
+
+def _head(target: Target, scenario: str) -> dict[str, Any]:
+    return {
+        "schema": SCHEMA, "command": "bench", "date_utc": now_utc(),
+        "target": target.options(), "scenario": scenario,
+    }  # fmt: skip
+
+
+def _model(timed: Timed, result: BenchResult) -> dict[str, Any]:
+    first = timed is result.models[0]
+    compared = None
+    if not first:
+        ratio = timed.measurement.stats.ratio("p50")
+        compared = {"to": str(result.models[0].model.path), "ratio_p50": _triple(ratio),
+                    "verdict": str(verdict(ratio))}  # fmt: skip
+    throughput = None
+    if timed.throughput is not None:
+        throughput = {"batch": timed.throughput.batch, "per_s": _triple(timed.throughput.per_s),
+                      "ratio": _triple(timed.throughput.ratio)}  # fmt: skip
+    return {
+        "path": str(timed.model.path),
+        "sha256": timed.model.sha256,
+        "size_bytes": timed.model.size_bytes,
+        "inputs": {spec.name: list(spec.shape) for spec in timed.inputs},
+        **latency_figures(timed.measurement),
+        "throughput": throughput,
+        "compared": compared,
+        "environment": dict(timed.measurement.environment),
+    }
+
+
+def _row(timed: Timed, result: BenchResult) -> list[str]:
+    stats = timed.measurement.stats
+    row = [str(timed.model.path), *(_milli(one) for one in (stats.p50, stats.p90, stats.p99))]
+    if timed.throughput is not None:
+        per_s = timed.throughput.per_s
+        row.append(f"{per_s.value:.4g} ({per_s.lo:.4g} to {per_s.hi:.4g})")
+    if len(result.models) > 1:
+        ratio = stats.ratio("p50")
+        is_first = timed is result.models[0]
+        row.append("1" if is_first else f"{ratio.value:.3f} ({ratio.lo:.3f} to {ratio.hi:.3f})")
+        row.append("" if is_first else str(verdict(ratio)))
+    return [*row, " ".join(timed.measurement.flags)]
+
+
+def _milli(estimate: Estimate | None) -> str:
+    if estimate is None:
+        return ""
+    return f"{estimate.value * 1e3:.4g} ({estimate.lo * 1e3:.4g} to {estimate.hi * 1e3:.4g})"
+
+
+def _triple(estimate: Estimate | None) -> list[float] | None:
+    return None if estimate is None else [estimate.value, estimate.lo, estimate.hi]
+
+
+def _print_markdown(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    lines = [titles, ["---"] * len(titles), *rows]
+    for line in lines:
+        cells = (cell.replace("|", "\\|") for cell in line)
+        sys.stdout.write("| " + " | ".join(cells) + " |\n")

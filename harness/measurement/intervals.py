@@ -1,0 +1,296 @@
+"""From timed calls to figures with their intervals: the only place where that is done.
+
+Calls are not independent (lag-1 autocorrelation near 0.5), so an interval over calls covers far
+less than it says. And a session, once made, is a little faster or slower than its twin for as long
+as it lives, by where it lies in memory: an interval over the rounds of one pair of sessions calls
+identical models different. So the unit of an interval is the sitting, which begins with fresh
+sessions, or the process where there are several; never the call.
+
+A call's way: masked if preempted (`_calls_s`), part of its round's median, of its sitting's mean
+(`_sitting_logs`), and of the interval over sittings or processes (`log_interval`).
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from scipy import stats
+
+from harness.errors import MeasurementError
+from harness.measurement import series
+from harness.measurement.types import Estimate, LatencySample, LatencyStats
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+    from harness.budget import Budget
+
+    Values = NDArray[np.floating[Any]]
+    _Sittings = list[Values]
+    """One process: seconds per call, `[rounds, calls]` per sitting, NaN where masked."""
+
+QUANTILES = {"p50": 0.5, "p90": 0.9, "p99": 0.99, "p999": 0.999}
+CLEAN_SHARE, CLEAN_CALLS = 0.5, 200
+"""A clean figure needs this share of the calls, and this many."""
+_TRIM, _TRIM_FROM = 0.2, 10
+"""Share of the sittings left out at either end, where there are at least so many."""
+
+
+@cache
+def least_calls(quantile: float) -> int:
+    """Return how many calls a quantile needs: 64 for p90, 662 for p99, 6636 for p99.9.
+
+    The smallest n of which at most one call lies beyond the true quantile with a probability of
+    no more than 1 %: binomial bound at 99 % confidence.
+
+    References:
+        MLPerf LoadGen, early stopping.
+    """
+    n = 2
+    while stats.binom.cdf(1, n, 1 - quantile) > 0.01:
+        n += 1
+    return n
+
+
+def per_look_confidence(confidence: float, looks: int) -> float:
+    """Return each look's confidence so that all together keep `confidence` (Bonferroni)."""
+    return 1 - (1 - confidence) / looks
+
+
+def log_interval(logs: Sequence[float] | Values, confidence: float, trim: bool) -> Estimate:
+    """Return exp(mean) of log values with an interval over them.
+
+    Args:
+        logs: Natural logarithms, one per sitting or process; at least 2, finite.
+        confidence: Of the two-sided interval, such as 0.9875.
+        trim: Whether to use the 20 % trimmed mean, which a neighbour's burst doesn't move, where
+            there are 10 values or more; else the mean with Student's t.
+
+    Raises:
+        MeasurementError: If fewer than 2 values are given.
+
+    References:
+        Yuen (1974), "The two-sample trimmed t for unequal population variances": the trimmed
+        mean's error is that of the winsorised values, with n - 2g - 1 degrees of freedom.
+    """
+    values = np.asarray(logs, dtype=np.float64)
+    n = values.size
+    if n < 2:
+        raise MeasurementError(f"An interval needs 2 values or more. Received: {n}.")
+    gone = int(_TRIM * n) if trim and n >= _TRIM_FROM else 0
+    ordered = np.sort(values)
+    mean = float(ordered[gone : n - gone].mean())
+    winsorised = np.clip(values, ordered[gone], ordered[n - 1 - gone])
+    worth = series.effective_size(values) / n  # below 1 where values depend on each other
+    spread = float(winsorised.std(ddof=1)) / ((1 - 2 * gone / n) * math.sqrt(n * worth))
+    freedom = max(1.0, (n - 2 * gone) * worth - 1)
+    half = float(stats.t.ppf((1 + confidence) / 2, freedom)) * spread
+    return Estimate(math.exp(mean), math.exp(mean - half), math.exp(mean + half))
+
+
+def judged(
+    samples: Sequence[LatencySample],
+    reference: Sequence[LatencySample] | None,
+    budget: Budget | None,
+    confidence: float,
+) -> Estimate | None:
+    """Return only the estimate that decides: cheap enough for every look.
+
+    Args:
+        samples: One per process.
+        reference: The reference's, as in `summarise`.
+        budget: What is asked; None for the p50.
+        confidence: Of the interval.
+    """
+    name = "p50" if budget is None else budget.statistic
+    if budget is not None and budget.kind == "share":
+        return _ratio(samples, reference, name, confidence)
+    return _estimate(_seconds(samples), name, confidence)
+
+
+def summarise(
+    samples: Sequence[LatencySample], reference: Sequence[LatencySample] | None, confidence: float
+) -> LatencyStats:
+    """Return the figures of one model.
+
+    Args:
+        samples: Its calls, one per process.
+        reference: The reference's in the same processes; `samples` itself for the reference,
+            whose ratio is 1 by definition; None where there is none.
+        confidence: Of every interval.
+    """
+    taken = _seconds(samples)
+    raw = np.concatenate([sample.raw_s().ravel() for sample in samples])
+    n_clean = sum(int((~sample.preempted()).sum()) for sample in samples)
+    p50 = _estimate(taken, "p50", confidence)
+    if p50 is None:
+        raise MeasurementError("Too few calls were timed for an interval of the median.")
+    return LatencyStats(
+        p50=p50,
+        p90=_estimate(taken, "p90", confidence),
+        p99=_estimate(taken, "p99", confidence),
+        p999=_estimate(taken, "p999", confidence),
+        p50_raw_s=float(np.quantile(raw, 0.5)),
+        p90_raw_s=_raw_quantile(raw, "p90"),
+        p99_raw_s=_raw_quantile(raw, "p99"),
+        p999_raw_s=_raw_quantile(raw, "p999"),
+        min_s=float(raw.min()),
+        ratio_p50=_ratio(samples, reference, "p50", confidence),
+        ratio_p90=_ratio(samples, reference, "p90", confidence),
+        n_calls=raw.size,
+        n_clean=n_clean,
+        n_rounds=sum(sample.wall_ns.shape[0] for sample in samples),
+        n_sittings=sum(len(sample.sittings()) for sample in samples),
+        n_processes=len(samples),
+        contended=1 - n_clean / raw.size,
+    )
+
+
+def decisive_logs(
+    samples: Sequence[LatencySample],
+    reference: Sequence[LatencySample] | None,
+    budget: Budget | None,
+) -> list[Values]:
+    """Return, per process, the sittings' log medians, or log ratios where those decide."""
+    paired = budget is not None and budget.kind == "share"
+    if not paired or reference is None or reference is samples:
+        return [_sitting_logs(one, None) for one in _seconds(samples)]
+    ours, theirs = _paired_seconds(samples, reference)
+    return [_sitting_logs(own, base) for own, base in zip(ours, theirs, strict=True)]
+
+
+def round_log_medians(calls: Values) -> Values:
+    """Return the log of each round's median, `[rounds]`; NaN for a round without a clean call."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # all-NaN rounds are meant to be NaN
+        return np.asarray(np.log(np.nanmedian(calls, axis=1)))
+
+
+def clean_available(samples: Sequence[LatencySample]) -> bool:
+    """Whether enough calls were not preempted to speak of clean figures; all of them always are."""
+    kept = sum(int((~sample.preempted()).sum()) for sample in samples)
+    total = sum(sample.preempted().size for sample in samples)
+    everywhere = all(bool((~sample.preempted()).any()) for sample in samples)
+    enough = kept >= CLEAN_CALLS and kept >= CLEAN_SHARE * total
+    return kept == total or (everywhere and enough)
+
+
+def _calls_s(sample: LatencySample, clean: bool) -> _Sittings:
+    """Return call times by sitting; preempted ones NaN where `clean`."""
+    raw = sample.raw_s()
+    masked = np.where(sample.preempted(), np.nan, raw) if clean else raw
+    return [masked[rounds] for rounds in sample.sittings()]
+
+
+def _seconds(samples: Sequence[LatencySample]) -> list[_Sittings]:
+    """Return call times by process, preempted ones masked where enough others are left."""
+    clean = clean_available(samples)
+    return [_calls_s(sample, clean) for sample in samples]
+
+
+def _paired_seconds(
+    samples: Sequence[LatencySample], reference: Sequence[LatencySample]
+) -> tuple[list[_Sittings], list[_Sittings]]:
+    """Return call times of both, masked in both or in neither."""
+    clean = clean_available(samples) and clean_available(reference)
+    return [_calls_s(one, clean) for one in samples], [_calls_s(one, clean) for one in reference]
+
+
+def _sitting_logs(own: _Sittings, base: _Sittings | None) -> Values:
+    """Return per sitting the mean over rounds of log medians, or of their log ratios."""
+    means = []
+    for i, calls in enumerate(own):
+        logs = round_log_medians(calls)
+        if base is not None:
+            logs = logs - round_log_medians(base[i])
+        logs = logs[np.isfinite(logs)]
+        if logs.size:
+            means.append(float(logs.mean()))
+    return np.array(means)
+
+
+def _ratio(
+    samples: Sequence[LatencySample],
+    reference: Sequence[LatencySample] | None,
+    name: str,
+    confidence: float,
+) -> Estimate | None:
+    if reference is None:
+        return None
+    if reference is samples:
+        return Estimate(1.0, 1.0, 1.0)
+    ours, theirs = _paired_seconds(samples, reference)
+    return _estimate(ours, name, confidence, theirs)
+
+
+def _estimate(
+    taken: Sequence[_Sittings],
+    name: str,
+    confidence: float,
+    base: Sequence[_Sittings] | None = None,
+) -> Estimate | None:
+    """Return one statistic, or its ratio to `base`; None below its least number of calls."""
+    sides = [taken] if base is None else [taken, base]
+    for side in sides:
+        per_process = [sum(int(np.isfinite(calls).sum()) for calls in one) for one in side]
+        if min(per_process) == 0 or sum(per_process) < least_calls(QUANTILES[name]):
+            return None
+    bases = base if base is not None else [None] * len(taken)
+    if len(taken) > 1:
+        logs = [_process_log(own, b, name) for own, b in zip(taken, bases, strict=True)]
+        return log_interval(logs, confidence, trim=False) if np.isfinite(logs).all() else None
+    if name != "p50":
+        return _bootstrap(taken[0], bases[0], QUANTILES[name], confidence)
+    sittings = _sitting_logs(taken[0], bases[0])
+    return log_interval(sittings, confidence, trim=True) if sittings.size >= 2 else None
+
+
+def _process_log(own: _Sittings, base: _Sittings | None, name: str) -> float:
+    """Return one process's log statistic or log ratio: p50 is the mean over sittings."""
+    if name == "p50":
+        logs = _sitting_logs(own, base)
+        return float(logs.mean()) if logs.size else float("nan")
+    value = _log_quantile(_unmasked(own), QUANTILES[name])
+    return value if base is None else value - _log_quantile(_unmasked(base), QUANTILES[name])
+
+
+def _log_quantile(sittings: Sequence[Values], quantile: float) -> float:
+    """Return the log of a quantile of all calls."""
+    return float(np.log(np.quantile(np.concatenate(sittings), quantile)))
+
+
+def _unmasked(sittings: _Sittings) -> list[Values]:
+    """Return the calls of each sitting that aren't masked, in one row."""
+    return [calls[np.isfinite(calls)] for calls in sittings]
+
+
+def _bootstrap(
+    own: _Sittings, base: _Sittings | None, quantile: float, confidence: float
+) -> Estimate | None:
+    """Return a pooled quantile, or its ratio to a reference's, by bootstrap over sittings."""
+    both = [_unmasked(side) for side in (own, base) if side is not None]
+
+    def statistic(chosen: NDArray[np.int64]) -> float:
+        logs = [_log_quantile([side[i] for i in chosen], quantile) for side in both]
+        return logs[0] - sum(logs[1:])
+
+    sittings = np.array([i for i in range(len(own)) if all(side[i].size for side in both)])
+    if sittings.size < 2:
+        return None
+    result = stats.bootstrap(
+        (sittings,), statistic, vectorized=False, n_resamples=1000, method="percentile",
+        confidence_level=confidence, rng=np.random.default_rng(0),
+    )  # fmt: skip
+    low, high = result.confidence_interval
+    return Estimate(math.exp(statistic(sittings)), math.exp(float(low)), math.exp(float(high)))
+
+
+def _raw_quantile(raw: Values, name: str) -> float | None:
+    enough = raw.size >= least_calls(QUANTILES[name])
+    return float(np.quantile(raw, QUANTILES[name])) if enough else None

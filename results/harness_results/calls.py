@@ -1,0 +1,103 @@
+"""A picture of timed calls: their distribution, and their order, so that one sees what happened.
+
+Two humps in the histogram are a machine with two moods; a slope in the run order is a machine that
+heats up; dots far up are calls that something interrupted.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+    from matplotlib.axes import Axes
+    from numpy.typing import NDArray
+
+    from harness.measurement.types import LatencySample
+
+_CLEAN, _PREEMPTED, _MEDIAN = "#0072b2", "#d55e00", "#222222"
+_BINS = 80
+_SHOWN, _ROOM = 99.0, 1.25
+"""The axes reach this percentile of the undisturbed calls, and so much further; what lies beyond is
+counted in the title and drawn at the edge."""
+
+
+def draw_calls(path: Path, models: Mapping[str, Sequence[LatencySample]]) -> None:
+    """Draw histogram and run order of each model's calls, one row a model.
+
+    Args:
+        path: A .png or .svg file.
+        models: Per name its calls, one sample per process.
+    """
+    figure, rows = _figure(len(models))
+    for (name, samples), (left, right) in zip(models.items(), rows, strict=True):
+        calls = np.concatenate([sample.raw_s().ravel() for sample in samples]) * 1e3
+        preempted = np.concatenate([sample.preempted().ravel() for sample in samples])
+        starts = np.cumsum([0, *(sample.raw_s().size for sample in samples)])
+        _row(left, right, name, calls, preempted, starts)
+    figure.savefig(path)
+
+
+def draw_requests(path: Path, name: str, latencies_s: Sequence[NDArray[np.float64]]) -> None:
+    """Draw histogram and order of arrival of requests' latencies.
+
+    Args:
+        path: A .png or .svg file.
+        name: The model's.
+        latencies_s: Per process, in order of arrival.
+    """
+    figure, ((left, right),) = _figure(1)
+    calls = np.concatenate(latencies_s) * 1e3
+    starts = np.cumsum([0, *(one.size for one in latencies_s)])
+    _row(left, right, name, calls, np.zeros(calls.size, bool), starts)
+    left.legend(handles=left.lines, fontsize=7)  # no request is told to be preempted
+    left.set_xlabel("from arrival to answer, ms")
+    left.set_ylabel("requests")
+    right.set_xlabel("request, in order of arrival; lines part processes")
+    figure.savefig(path)
+
+
+def _figure(rows: int) -> tuple[Figure, Any]:
+    figure = Figure(figsize=(11, 3.4 * rows), dpi=130, layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure, figure.subplots(rows, 2, squeeze=False, width_ratios=(2, 3))
+
+
+def _row(
+    left: Axes,
+    right: Axes,
+    name: str,
+    calls_ms: NDArray[np.float64],
+    preempted: NDArray[np.bool_],
+    starts: NDArray[np.int64],
+) -> None:
+    typical = calls_ms[~preempted] if not preempted.all() else calls_ms
+    top = float(np.percentile(typical, _SHOWN)) * _ROOM
+    low = float(calls_ms.min()) * 0.98
+    beyond, median = int((calls_ms > top).sum()), float(np.median(typical))
+    shown = np.minimum(calls_ms, top)
+    bins = np.linspace(low, top, _BINS).tolist()
+    left.hist([shown[~preempted], shown[preempted]], bins, stacked=True,
+              color=[_CLEAN, _PREEMPTED], label=["undisturbed", "preempted"])  # fmt: skip
+    left.axvline(median, color=_MEDIAN, linewidth=1, linestyle="--",
+                 label=f"median {median:.4g} ms")  # fmt: skip
+    left.set_xlabel("latency per call, ms")
+    left.set_ylabel("calls")
+    left.set_title(name, fontsize=9, loc="left")
+    left.legend(fontsize=7)
+    order = np.arange(calls_ms.size)
+    for mask, colour in ((~preempted, _CLEAN), (preempted, _PREEMPTED)):
+        right.plot(order[mask], shown[mask], ".", markersize=1.6, color=colour, rasterized=True)
+    for start in starts[1:-1]:
+        right.axvline(start, color="#bbbbbb", linewidth=0.6)
+    right.set_ylim(low, top * 1.02)
+    right.set_xlabel("call, in order of time; lines part processes")
+    right.set_ylabel("ms")
+    note = f"{beyond} calls of {calls_ms.size} beyond the axis, drawn at its edge"
+    right.set_title(note if beyond else "", fontsize=8, loc="right")
