@@ -76,8 +76,9 @@ def log_interval(logs: Sequence[float] | Values, confidence: float, trim: bool) 
         MeasurementError: If fewer than 2 values are given.
 
     References:
-        Yuen (1974), "The two-sample trimmed t for unequal population variances": the trimmed
-        mean's error is that of the winsorised values, with n - 2g - 1 degrees of freedom.
+        Yuen (1974), "The two-sample trimmed t for unequal population variances": with h of n
+        values kept, the trimmed mean's squared error is (n - 1) s_w^2 / (h (h - 1)), s_w being the
+        winsorised values' deviation, with h - 1 degrees of freedom.
     """
     values = np.asarray(logs, dtype=np.float64)
     n = values.size
@@ -88,8 +89,9 @@ def log_interval(logs: Sequence[float] | Values, confidence: float, trim: bool) 
     mean = float(ordered[gone : n - gone].mean())
     winsorised = np.clip(values, ordered[gone], ordered[n - 1 - gone])
     worth = series.effective_size(values) / n  # below 1 where values depend on each other
-    spread = float(winsorised.std(ddof=1)) / ((1 - 2 * gone / n) * math.sqrt(n * worth))
-    freedom = max(1.0, (n - 2 * gone) * worth - 1)
+    kept = n - 2 * gone
+    spread = float(winsorised.std(ddof=1)) * math.sqrt((n - 1) / (kept * (kept - 1) * worth))
+    freedom = max(1.0, kept * worth - 1)
     half = float(stats.t.ppf((1 + confidence) / 2, freedom)) * spread
     return Estimate(math.exp(mean), math.exp(mean - half), math.exp(mean + half))
 

@@ -62,7 +62,8 @@ def _arguments() -> tuple[argparse.ArgumentParser, argparse.Namespace]:
     )
     commands = parser.add_subparsers(dest="name", required=True)
     for name, benchmark in BENCHMARKS.items():
-        command = commands.add_parser(name, help=benchmark.what, description=benchmark.what)
+        what = benchmark.what.replace("%", "%%")  # argparse formats its texts
+        command = commands.add_parser(name, help=what, description=what)
         command.set_defaults(benchmark=benchmark)
         command.add_argument("out", type=Path, help="where the table goes")
         command.add_argument("--pairs", default=benchmark.pairs, help="200, or naive=60,ours=200")
