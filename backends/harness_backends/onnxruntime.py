@@ -77,6 +77,9 @@ class OnnxRuntimeWorker(Worker):
     def _pin(self, cpus: Sequence[int]) -> None:
         try:
             self.channel.request({"op": "pin", "cpus": list(cpus)})
+        except DeviceLost:
+            self.close()
+            raise
         except BackendError as exc:
             self.close()
             raise ConfigError(
@@ -99,9 +102,11 @@ class OnnxRuntimeWorker(Worker):
 
     def time(self, schedule: Sequence[tuple[Any, int]]) -> list[Block]:
         """Time the whole schedule in one request: no pipe traffic between blocks."""
-        _, data = self.channel.request(
-            {"op": "time", "blocks": [(session.key, calls) for session, calls in schedule]}
-        )
+        what = ", ".join(dict.fromkeys(session.what for session, _ in schedule))
+        with _mapped(self.target, what):
+            _, data = self.channel.request(
+                {"op": "time", "blocks": [(session.key, calls) for session, calls in schedule]}
+            )
         values, blocks, at = np.frombuffer(data, "<i8"), [], 0
         for _, calls in schedule:
             wall, cpu, switches = values[at : at + 3 * calls].reshape(3, calls)
@@ -113,8 +118,9 @@ class OnnxRuntimeWorker(Worker):
         """Have the agent serve all arrivals in one request."""
         with _mapped(self.target, "requests that arrive"):
             _, data = self.channel.request(
-                {"op": "arrive", "key": session.key}, due_ns.astype("<i8").tobytes()
-            )
+                {"op": "arrive", "key": session.key}, due_ns.astype("<i8").tobytes(),
+                expected_s=float(due_ns[-1]) * 1e-9,
+            )  # fmt: skip
         return np.frombuffer(data, "<i8").reshape(3, -1)
 
     def profile(

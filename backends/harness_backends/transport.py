@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import selectors
@@ -75,8 +76,15 @@ class Channel:
             self.close()
             raise
 
-    def request(self, header: Mapping[str, Any], blob: bytes = b"") -> tuple[dict[str, Any], bytes]:
+    def request(
+        self, header: Mapping[str, Any], blob: bytes = b"", expected_s: float = 0.0
+    ) -> tuple[dict[str, Any], bytes]:
         """Send a request and return its reply.
+
+        Args:
+            header: What is asked.
+            blob: Data that goes with it.
+            expected_s: What the work itself takes, seconds; the time-out begins after that.
 
         Raises:
             BackendError: If the runtime refused; the text is its own.
@@ -84,7 +92,7 @@ class Channel:
         """
         text = json.dumps(header).encode()
         self._write(agent.SIZES.pack(len(text), len(blob)) + text + blob)
-        return self._reply()
+        return self._reply(expected_s)
 
     def close(self) -> None:
         """End the process; it is killed where it doesn't go by itself."""
@@ -106,8 +114,8 @@ class Channel:
         del self._buffer[: self._buffer.index(agent.MAGIC) + len(agent.MAGIC)]
         return self._reply()[0]
 
-    def _reply(self) -> tuple[dict[str, Any], bytes]:
-        deadline = time.monotonic() + self._timeout_s
+    def _reply(self, expected_s: float = 0.0) -> tuple[dict[str, Any], bytes]:
+        deadline = time.monotonic() + expected_s + self._timeout_s
         header_size, blob_size = agent.SIZES.unpack(self._read(agent.SIZES.size, deadline))
         if header_size > _LARGEST_HEADER:
             raise DeviceLost(_NO_PROTOCOL)
@@ -163,6 +171,14 @@ class Channel:
                 except OSError as exc:
                     raise self._lost() from exc
 
+    def _hear_last_words(self) -> None:
+        """Read what an ended process left in stderr; a child of its own may still hold it open."""
+        assert self._process.stderr is not None
+        os.set_blocking(self._process.stderr.fileno(), False)
+        with contextlib.suppress(BlockingIOError):
+            while data := os.read(self._process.stderr.fileno(), 1 << 16):
+                self._stderr = (self._stderr + data)[-4096:]
+
     def _silent(self) -> DeviceLost:
         self._process.kill()
         return DeviceLost(
@@ -175,6 +191,7 @@ class Channel:
         except subprocess.TimeoutExpired:
             self._process.kill()
             code = self._process.wait()
+        self._hear_last_words()
         how = f"ended with code {code}"
         if code < 0:
             how = f"was killed by signal {-code} ({_SIGNALS.get(-code, 'see `man 7 signal`')})"

@@ -87,7 +87,7 @@ def of_states(before: Mapping[str, Any], after: Mapping[str, Any]) -> set[str]:
     throttles = before.get("throttle_count"), after.get("throttle_count")
     if None not in throttles and throttles[1] > throttles[0]:  # type: ignore[operator]
         flags.add("throttled")
-    if before.get("cpu_ticks") and after.get("cpu_ticks"):
+    if None not in (before.get("steal_ticks"), after.get("steal_ticks")):
         total = after["cpu_ticks"] - before["cpu_ticks"]
         if total > 0 and (after["steal_ticks"] - before["steal_ticks"]) > 0.01 * total:
             flags.add("steal")

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import random
 import time
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -18,11 +19,11 @@ from harness.budget import Decision
 from harness.errors import BackendError, CandidateFailed, DeviceLost
 from harness.measurement import flags as flag
 from harness.measurement import intervals, series
-from harness.measurement.startup import measure_startup
+from harness.measurement.startup import few_calls, measure_startup
 from harness.measurement.types import LatencySample, Measurement, Subject
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from contextlib import AbstractContextManager
 
     from harness.measurement.types import (
@@ -41,8 +42,6 @@ _BLOCK_S = 0.01
 _ROUNDS, _LEAST_SITTINGS = 3, 6
 _RELOADING = 1 / 3
 """Aimed upper share of a sitting that making fresh sessions takes."""
-_SETTLING_CALLS = 4
-"""Calls of every fresh session that are left out."""
 _WARM_UP_S, _WARM_UP_CALLS, _WARM_UP_LIMIT_S = 0.2, 10, 3.0
 _WINDOW = 10
 """Rounds in which warm-up looks for a trend."""
@@ -58,8 +57,8 @@ class Plan:
         processes: Numbers of fresh processes after which to look, ascending.
         sittings: Numbers of sittings in each process after which to look, ascending.
         half_width: Stop once the relative half-width of the estimate that decides is this small.
-        limit_s: A process gets no more sittings than fit in this, seconds from its start, but
-            six at least.
+        limit_s: A process gets no more sittings than fit in this, seconds from its start, but six
+            at least, and the calls that the budgets' statistic needs.
         confidence: Of the reported intervals, all looks together.
         startups: Processes in which each model is started alone; 0 for none.
     """
@@ -109,13 +108,14 @@ def measure(
 
     Raises:
         CandidateFailed: If the runtime refuses one model, or dies of it; it says which.
-        DeviceLost: If a process was lost twice, and no model alone explains it.
+        BackendError: If it failed twice, and no model alone explains it; DeviceLost if its process
+            was lost, or could not be started.
     """
     rng = random.Random(seed)  # noqa: S311 - an order of blocks, no secret
     startups: dict[str, Startup | None] = dict.fromkeys(subjects)
     if plan.startups:
         startups = {
-            name: _alone(open_worker, name, subject, plan.startups, exclusive)
+            name: measure_startup(open_worker, name, subject, plan.startups, exclusive)
             for name, subject in subjects.items()
         }
     samples: dict[str, list[LatencySample]] = {name: [] for name in subjects}
@@ -130,9 +130,11 @@ def measure(
                     with open_worker() as worker:
                         process = _Process(worker, subjects, reference, plan, rng, began_s)
                         suffered |= process.run()
-            except DeviceLost:
+            except CandidateFailed:
+                raise
+            except BackendError:
                 for name, subject in subjects.items():
-                    _alone(open_worker, name, subject, 1, exclusive)
+                    _run_alone(open_worker, name, subject, rng, exclusive)
                 losses += 1
                 if losses > 1:
                     raise
@@ -157,14 +159,21 @@ def measure(
     }
 
 
-def _alone(
-    open_worker: OpenWorker, name: str, subject: Subject, processes: int, exclusive: Exclusive
-) -> Startup:
-    """Start a model alone, so that a failure can be laid at its door."""
-    try:
-        return measure_startup(open_worker, subject, processes, exclusive)
-    except BackendError as exc:
-        raise CandidateFailed(name, exc) from exc
+def _run_alone(
+    open_worker: OpenWorker,
+    name: str,
+    subject: Subject,
+    rng: random.Random,
+    exclusive: Exclusive,
+) -> None:
+    """Time a model alone for a second, so that a failure can be laid at its door."""
+    with exclusive(), open_worker() as worker:
+        try:
+            _Process(worker, {name: subject}, None, quick(1.0), rng, time.monotonic()).run()
+        except CandidateFailed:
+            raise
+        except BackendError as exc:
+            raise CandidateFailed(name, exc) from exc
 
 
 class _Process:
@@ -191,13 +200,10 @@ class _Process:
         """Load, warm up and run sittings; return the flags that the process earned."""
         for name in self._shuffled():
             subject = self._subjects[name]
-            try:
-                session = self._worker.load(subject.model, subject.inputs, subject.repeat)
-            except DeviceLost:
-                raise
-            except BackendError as exc:
-                raise CandidateFailed(name, exc) from exc
-            self._sessions[name] = session
+            with _blamed_on(name):
+                self._sessions[name] = self._worker.load(
+                    subject.model, subject.inputs, subject.repeat
+                )
         steady, round_s = self._warm_up()
         before = self._worker.state()
         self._sit(round_s)
@@ -216,7 +222,7 @@ class _Process:
         for upto in self._plan.sittings:
             while done < upto:
                 began_s = self._spent_s()
-                if done >= _LEAST_SITTINGS and began_s >= self._plan.limit_s:
+                if began_s >= self._plan.limit_s and self._suffices(done):
                     return
                 reload_s = self._fresh_sessions()
                 if done == 0:
@@ -232,6 +238,13 @@ class _Process:
             ):
                 return
 
+    def _suffices(self, sittings: int) -> bool:
+        """Whether an interval can be made: enough sittings, and calls for what the budgets ask."""
+        asked = [s.budget.statistic for s in self._subjects.values() if s.budget is not None]
+        calls = max((intervals.least_calls(intervals.QUANTILES[name]) for name in asked), default=0)
+        taken = sittings * self._rounds * (self._calls - 1) * self._plan.processes[0]
+        return sittings >= _LEAST_SITTINGS and taken >= calls
+
     def _fresh_sessions(self) -> float:
         """Make every session anew and let it settle; return how long that took, seconds.
 
@@ -240,9 +253,11 @@ class _Process:
         """
         began = self._spent_s()
         for name in self._shuffled():
-            self._worker.reload(self._sessions[name])
+            with _blamed_on(name):
+                self._worker.reload(self._sessions[name])
             self._own_s += self._sessions[name].session_create_s
-        self._time([(name, _SETTLING_CALLS) for name in self._shuffled()])
+        for name in self._shuffled():
+            self._time([(name, few_calls(self._sessions[name]))])
         return self._spent_s() - began
 
     def _warm_up(self) -> tuple[bool, float]:
@@ -286,6 +301,17 @@ class _Process:
         return max(self._own_s, time.monotonic() - self._began_s)
 
 
+@contextmanager
+def _blamed_on(name: str) -> Iterator[None]:
+    """Say which model a runtime refused; a lost process may have other causes."""
+    try:
+        yield
+    except DeviceLost:
+        raise
+    except BackendError as exc:
+        raise CandidateFailed(name, exc) from exc
+
+
 def _rounds_per_sitting(reload_s: float, round_s: float, limit_s: float) -> int:
     """Return how many rounds make a sitting: enough to be worth the fresh sessions."""
     worth = max(_ROUNDS, int(np.ceil(reload_s * (1 / _RELOADING - 1) / round_s)))
@@ -318,7 +344,8 @@ def _all_settled(
         estimate = intervals.judged(samples[name], base, subject.budget, plan.per_look)
         if estimate is None or estimate.half_width > limit:
             return False
-        if subject.budget is not None and subject.budget.place(estimate) is Decision.UNDECIDED:
+        undecided = subject.budget and subject.budget.place(estimate) is Decision.UNDECIDED
+        if undecided and not is_reference:
             return False
     return True
 

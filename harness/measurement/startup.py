@@ -6,20 +6,22 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from harness.errors import BackendError, CandidateFailed
 from harness.measurement.types import Spread, Startup
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from contextlib import AbstractContextManager
 
-    from harness.measurement.types import OpenWorker, Subject
+    from harness.measurement.types import OpenWorker, Subject, TimedSession
 
-_CALLS = 4
-"""Calls after the first, in which a runtime's arena reaches its size."""
+_CALLS, _CALLS_S = 4, 20.0
+"""Calls after the first, in which a runtime's arena reaches its size, and their longest time."""
 
 
 def measure_startup(
     open_worker: OpenWorker,
+    name: str,
     subject: Subject,
     processes: int,
     exclusive: Callable[[], AbstractContextManager[None]],
@@ -28,25 +30,35 @@ def measure_startup(
 
     Args:
         open_worker: Starts a fresh timing process.
+        name: What the model is called.
         subject: The model.
         processes: How many.
         exclusive: Gives a context manager that keeps other work off the machine.
 
     Raises:
-        BackendError: If the runtime refuses the model, or dies of it.
+        CandidateFailed: If the runtime refuses the model, or dies of it.
+        DeviceLost: If a process can't be started at all.
     """
     created, first, peaks = [], [], []
     for _ in range(processes):
         with exclusive(), open_worker() as worker:
-            session = worker.load(subject.model, subject.inputs, subject.repeat)
-            worker.time([(session, _CALLS)])
-            peaks.append(worker.peak_memory_bytes())
+            try:
+                session = worker.load(subject.model, subject.inputs, subject.repeat)
+                worker.time([(session, few_calls(session))])
+                peaks.append(worker.peak_memory_bytes())
+            except BackendError as exc:
+                raise CandidateFailed(name, exc) from exc
             created.append(session.session_create_s)
             first.append(session.first_inference_s)
     known = [peak for peak in peaks if peak is not None]
     return Startup(
         _spread(created), _spread(first), _spread(known) if known else None, len(created)
     )
+
+
+def few_calls(session: TimedSession) -> int:
+    """Return how many calls let a fresh session settle: four, or fewer where they take long."""
+    return max(1, min(_CALLS, int(_CALLS_S / session.first_inference_s)))
 
 
 def _spread(values: Sequence[float]) -> Spread:

@@ -302,9 +302,12 @@ def _affords_another(
 
 
 def finals_cost_s(bench: Workbench, budgets: int) -> float:
-    """Return what the final measurements will take, seconds: 7 processes of 4 models a budget."""
+    """Return what the final measurements will take, seconds: 7 processes of 4 models a budget.
+
+    Before them each model is started alone three times.
+    """
     per_model = 0.25 + 30 * max(0.01, 3 * bench.dense_s["p50"])
-    return budgets * 7 * (0.6 + 4 * per_model)
+    return budgets * (4 * 3 * 0.4 + 7 * (0.6 + 4 * per_model))
 
 
 def _finish(

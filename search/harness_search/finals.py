@@ -146,9 +146,11 @@ class _Final:
     ) -> list[Finalist]:
         """Time models together in fresh processes; return the controls that could be timed.
 
-        A model that the runtime fails on is left out, and the others are timed without it.
+        A model that the runtime fails on is left out, and the others are timed without it. A
+        control's failure is recorded here, the candidate's by `reject`.
         """
         trials = [*controls, *([candidate] if candidate is not None else [])]
+        out: list[Finalist] = []
         while True:
             text = f"final measurement of {1 + len(trials)} models, fresh processes"
             self.bench.progress.phase(text)
@@ -156,12 +158,17 @@ class _Final:
                 with self.watch.phase("timing"):
                     models = {_name(f): f.model for f in trials}
                     self.measured = self.bench.timed(models, self.budget, FINAL)
+                for control in out:
+                    self.write(replace(control, role="rejected"))
                 return [one for one in trials if one is not candidate]
             except CandidateFailed as exc:
                 if exc.subject == _name(dense):
                     raise
                 self.failures[exc.subject] = str(exc)
                 self.bench.progress.note(f"left out of the final: {exc}")
+                for control in controls:
+                    if _name(control) == exc.subject:
+                        out.append(control)
                 trials = [one for one in trials if _name(one) != exc.subject]
 
     def has(self, finalist: Finalist) -> bool:
@@ -216,7 +223,7 @@ class _Final:
             flags |= set(measurement.flags)
             figures = {"final": latency_figures(measurement, limit_s)}
             states = measurement.environment
-        reason = self.failures.get(_name(finalist))
+        reason = self.failures.get(_name(finalist)) if measurement is None else None
         accuracy = {"validation": trial.accuracy["validation"] if trial else bench.dense_validation}
         if _name(finalist) in self.scores:
             accuracy["test"] = self.scores[_name(finalist)]

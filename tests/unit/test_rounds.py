@@ -303,6 +303,17 @@ def test_a_slow_model_gets_no_more_than_six_sittings_of_one_round() -> None:
     assert (stats.n_sittings, stats.n_rounds) == (6, 6)
 
 
+@pytest.mark.parametrize("plan", [PROBE, TIMED], ids=["probe", "final"])
+@pytest.mark.parametrize("latency_ms", [50.0, 100.0, 2000.0])
+def test_a_slow_model_gets_the_calls_that_its_budgets_statistic_needs(
+    latency_ms: float, plan: Plan
+) -> None:
+    machine = Machine({"dense": latency_ms * MS, "small": 0.5 * latency_ms * MS})
+    stats = timed(machine, f"{0.8 * latency_ms}ms", plan)["small"].stats
+    assert stats.p90 is not None
+    assert stats.n_calls >= 64
+
+
 @pytest.mark.parametrize("seconds", [2.0, 10.0])
 @pytest.mark.parametrize("latency_ms", [0.2, 20.0])
 def test_a_quick_measurement_ends_near_its_limit(seconds: float, latency_ms: float) -> None:
@@ -468,6 +479,45 @@ def test_a_process_that_is_lost_twice_without_a_culprit_is_a_lost_device(plan: P
     with pytest.raises(DeviceLost, match="the neighbour took all memory"):
         timed(machine, plan=plan)
     assert is_tidy(machine)
+
+
+def test_a_model_that_fails_when_it_is_made_anew_is_named() -> None:
+    def fault(op: str, names: set[str], loaded: set[str]) -> None:
+        if op == "reload" and "small" in names:
+            raise BackendError("MemoryError: std::bad_alloc")
+
+    machine = pair(fault=fault)
+    with pytest.raises(CandidateFailed, match="bad_alloc") as caught:
+        timed(machine)
+    assert caught.value.subject == "small"
+    assert is_tidy(machine)
+
+
+def test_a_model_that_dies_of_being_made_anew_is_found_alone() -> None:
+    machine = pair(fault=dies_of("small", "reload"))
+    with pytest.raises(CandidateFailed, match="killed by small") as caught:
+        timed(machine)
+    assert caught.value.subject == "small"
+
+
+def test_a_refusal_while_timing_is_laid_at_the_door_of_the_model_that_refuses_alone() -> None:
+    def fault(op: str, names: set[str], loaded: set[str]) -> None:
+        if op == "time" and "small" in names:
+            raise BackendError("no memory")
+
+    with pytest.raises(CandidateFailed, match="no memory") as caught:
+        timed(pair(fault=fault))
+    assert caught.value.subject == "small"
+
+
+@pytest.mark.parametrize("plan", [PROBE, FINAL], ids=["probe", "final"])
+def test_a_process_that_can_not_be_started_is_no_models_fault(plan: Plan) -> None:
+    def fault(op: str, names: set[str], loaded: set[str]) -> None:
+        if op == "open":
+            raise DeviceLost("no python there")
+
+    with pytest.raises(DeviceLost, match="no python there"):
+        timed(pair(fault=fault), plan=plan)
 
 
 def test_a_failure_while_timing_is_not_swallowed() -> None:

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from harness.candidate import OnnxModel
-from harness.errors import BackendError, DeviceLost
-from harness.measurement.startup import measure_startup
+from harness.errors import BackendError, CandidateFailed, DeviceLost
+from harness.measurement.startup import few_calls, measure_startup
 from harness.measurement.types import Block, Spread, Subject
 
 if TYPE_CHECKING:
@@ -72,7 +72,7 @@ class Worker:
 
 
 def started(starts: Starts, processes: int = 3) -> Any:
-    return measure_startup(starts.open, SUBJECT, processes, starts.exclusive)
+    return measure_startup(starts.open, "mine", SUBJECT, processes, starts.exclusive)
 
 
 def test_start_up_figures_are_medians_and_ranges_over_processes() -> None:
@@ -104,8 +104,28 @@ def test_memory_is_that_of_the_processes_that_tell() -> None:
 
 
 @pytest.mark.parametrize("fault", [BackendError("no kernel"), DeviceLost("killed")])
-def test_a_failure_is_passed_on_and_the_process_ended(fault: Exception) -> None:
+def test_a_failure_names_the_model_and_the_process_is_ended(fault: Exception) -> None:
     starts = Starts(fault=fault)
-    with pytest.raises(type(fault), match=str(fault)):
+    with pytest.raises(CandidateFailed, match=str(fault)) as caught:
         started(starts)
+    assert caught.value.subject == "mine"
+    assert caught.value.__cause__ is fault
     assert starts.events == ["lock", "open", "close", "unlock"]
+
+
+def test_a_process_that_can_not_be_started_is_no_models_fault() -> None:
+    class Unreachable(Starts):
+        @contextmanager
+        def open(self) -> Iterator[Any]:
+            raise DeviceLost("no python there")
+            yield
+
+    with pytest.raises(DeviceLost, match="no python there"):
+        started(Unreachable())
+
+
+def test_a_slow_model_is_called_less_often_while_it_settles() -> None:
+    def calls(first_s: float) -> int:
+        return few_calls(SimpleNamespace(session_create_s=1.0, first_inference_s=first_s))
+
+    assert [calls(0.001), calls(5.0), calls(7.0), calls(60.0)] == [4, 4, 2, 1]
