@@ -53,16 +53,22 @@ class OnnxModel:
     n_params: int | None = None
     macs: int | None = None
 
-    def verify(self) -> None:
-        """Check that the file is the one that was recorded.
+    def read(self) -> bytes:
+        """Return the file's bytes, checked to be the ones that were recorded.
 
         Raises:
             ConfigError: If it is missing or was changed.
         """
-        if not self.path.is_file():
-            raise ConfigError(f"{self.path} is missing. Restore it, or search again.")
-        if hashlib.sha256(self.path.read_bytes()).hexdigest() != self.sha256:
+        try:
+            data = self.path.read_bytes()
+        except OSError as exc:
+            raise ConfigError(
+                f"{self.path} is missing or can't be read ({exc.strerror}). Restore it, or start "
+                "again."
+            ) from exc
+        if hashlib.sha256(data).hexdigest() != self.sha256:
             raise ConfigError(
                 f"{self.path} was changed after it was recorded: its hash differs. Restore it, or "
-                "start another study with `--study NAME`."
+                "start again (a search: with another `--study NAME`)."
             )
+        return data

@@ -37,13 +37,19 @@ class InputSpec:
     dtype: str
     shape: tuple[int, ...]
 
+    @property
+    def fed(self) -> str:
+        """What the input is fed where only speed is asked: zeros are valid as any index."""
+        return "random" if np.dtype(self.dtype).kind == "f" else "zeros"
+
 
 def read_onnx(path: Path, target: Target) -> tuple[OnnxModel, list[InputSpec]]:
     """Check a user's ONNX file and return it with its inputs.
 
     Args:
         path: The file.
-        target: Its `shapes` fix what the file leaves open, and its batch an open first size.
+        target: Its `shapes` fix what the file leaves open, and its batch an open first size;
+            shapes of inputs that the file lacks are not looked at.
 
     Raises:
         ConfigError: If it is missing, no ONNX file, truncated, lacks its external data, takes
@@ -75,12 +81,6 @@ def read_onnx(path: Path, target: Target) -> tuple[OnnxModel, list[InputSpec]]:
         )
     initializers = {tensor.name for tensor in proto.graph.initializer}
     values = [value for value in proto.graph.input if value.name not in initializers]
-    unknown = sorted(target.shapes.keys() - {value.name for value in values})
-    if unknown:
-        raise ConfigError(
-            f"{path} has no input {unknown[0]!r}, whose shape was given. Its inputs: "
-            f"{', '.join(value.name for value in values)}."
-        )
     inputs = [_input_spec(path, value, target) for value in values]
     model = OnnxModel(path, hashlib.sha256(data).hexdigest(), len(data), opset_of(proto))
     return model, inputs
@@ -125,15 +125,15 @@ def _fixed_shape(path: Path, value: onnx.ValueInfoProto, target: Target) -> tupl
                 f"{path}: input {value.name!r} has the shape {shown}, which {list(given)} does not "
                 "fit. Give a shape that does."
             )
-        return given
+        sizes = list(given)
     if sizes and sizes[0] < 1:
         sizes[0] = target.batch
     elif sizes and target.batch not in (1, sizes[0]):
         raise ConfigError(
-            f"{path}: input {value.name!r} has the fixed shape {shown}, so it can't be run with "
-            f"batch {target.batch}. Export the model with that batch, or leave the batch out."
+            f"{path}: input {value.name!r} has the shape {given or shown}, so it can't be run with "
+            f"batch {target.batch}. Give one of them, or export the model with that batch."
         )
-    if not tensor.HasField("shape") or any(size < 1 for size in sizes):
+    if (given is None and not tensor.HasField("shape")) or any(size < 1 for size in sizes):
         example = "x".join(str(size) if size > 0 else "N" for size in sizes) or "1x3x224x224"
         raise ConfigError(
             f"{path}: input {value.name!r} has the dynamic shape {shown}. A latency holds for one "

@@ -186,17 +186,22 @@ class Agent:
             gc.enable()
 
     def profile(self, header: Header, model: Optional[IO[bytes]], blob: bytes) -> Reply:
-        """Run a model under the runtime's own profiler; return microseconds per node and run."""
+        """Run a model under the runtime's own profiler; return microseconds per node.
+
+        A node inside a loop has several entries per run. Slow models get fewer runs than asked.
+        """
         feed = unpack(self.np, header["inputs"], blob)
         with tempfile.TemporaryDirectory() as folder:
             options = dict(header["options"], profile=os.path.join(folder, "profile"))
             session = self.runtime.create(path_of(model), options)
             call = self.runtime.call(session, feed)
-            for _ in range(header["runs"]):
+            runs, began = 0, time.perf_counter()
+            while runs < header["runs"] and (runs < 3 or time.perf_counter() - began < 20.0):
                 call()
+                runs += 1
             with open(session.end_profiling()) as file:
                 events = json.load(file)
-        return {"nodes": node_times(events), "runs": header["runs"]}, b""
+        return {"nodes": node_times(events), "runs": runs}, b""
 
     def memory(self, header: Header, model: Optional[IO[bytes]], blob: bytes) -> Reply:
         """Return the peak of this process's resident memory since the last load; None: unknown."""
@@ -223,6 +228,14 @@ def time_block(np: Any, call: Callable[[], Any], calls: int, one_thread: bool) -
         wall_end, cpu_end = clock(), cpu_clock()
         rows.append((wall_end - wall, cpu_end - cpu, usage(who).ru_nivcsw - switches))
     return np.ascontiguousarray(np.array(rows, dtype="<i8").T)
+
+
+def unpack_blocks(np: Any, data: bytes, schedule: Iterable[Tuple[Any, int]]) -> Iterable[Any]:
+    """Return int64 [3, calls] per entry of a schedule, from what `Agent.time` replied."""
+    values, at = np.frombuffer(data, "<i8"), 0
+    for _, calls in schedule:
+        yield values[at : at + 3 * calls].reshape(3, calls)
+        at += 3 * calls
 
 
 def serve_arrivals(np: Any, call: Callable[[], Any], due_ns: List[int]) -> Any:
@@ -269,7 +282,7 @@ def repeated(call: Callable[[], Any], times: int) -> Callable[[], Any]:
 
 
 def node_times(events: List[Header]) -> List[Header]:
-    """Return name, operator and microseconds of every run, per node of a runtime's profile."""
+    """Return name, operator and microseconds of every execution, per node of a profile."""
     nodes: Dict[str, Header] = {}
     for event in events:
         name = event.get("name", "")
@@ -357,10 +370,12 @@ def machine_facts() -> Header:
 def machine_state() -> Header:
     """Return what may change a latency: governor, limits, throttling, heat, steal, load, waiting.
 
-    Every figure is of all CPUs that this process may use; None is unknown, never fine.
+    Sensors and ticks are those of the CPUs that this process may use; heat, load and waiting are
+    the machine's. None is unknown, never fine.
     """
-    cpus = ["/sys/devices/system/cpu/cpu%d/" % n for n in sorted(os.sched_getaffinity(0))]
-    ticks = [int(t) for t in (read_text("/proc/stat") or "").split("\n")[0].split()[1:9]]
+    own = sorted(os.sched_getaffinity(0))
+    cpus = ["/sys/devices/system/cpu/cpu%d/" % n for n in own]
+    ticks = cpu_ticks(read_text("/proc/stat") or "", own)
     governors = sorted(set(texts("cpufreq/scaling_governor", cpus)))
     load = read_text("/proc/loadavg")
     temperatures = numbers("temp", sorted(glob.glob("/sys/class/thermal/thermal_zone*/")))
@@ -377,6 +392,14 @@ def machine_state() -> Header:
         "stalled_us": int(stalled.group(1)) if stalled else None,
         "clock_s": time.monotonic(),
     }
+
+
+def cpu_ticks(stat: str, cpus: List[int]) -> List[int]:
+    """Return the ticks of some CPUs by kind (user, nice, ..., steal), added up."""
+    names = ["cpu%d" % n for n in cpus]
+    rows = [line.split() for line in stat.splitlines()]
+    own = [[int(tick) for tick in row[1:9]] for row in rows if row and row[0] in names]
+    return [sum(kind) for kind in zip(*own)]
 
 
 def texts(name: str, folders: List[str]) -> List[str]:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from harness.target import Target
 
 DISTRIBUTION = "mlcommons-loadgen"
+_LIMIT_S = 240.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,8 +61,8 @@ def check_referee(target: Target) -> str:
         return importlib.metadata.version(DISTRIBUTION)
     except importlib.metadata.PackageNotFoundError as exc:
         raise BackendUnavailable(
-            "MLPerf LoadGen is not installed. Run `pip install 'latency-harness[mlperf]'`, or "
-            "leave `--referee loadgen` out."
+            "MLPerf LoadGen is not installed. Run `pip install 'latency-harness[mlperf]'` (its "
+            "wheels are for Python 3.11), or leave `--referee loadgen` out."
         ) from exc
 
 
@@ -94,9 +95,16 @@ def referee(
             },
         }  # fmt: skip
         argv = [*local_argv(), "-m", "harness_backends.loadgen_child", json.dumps(asked)]
-        ended = subprocess.run(
-            argv, capture_output=True, text=True, check=False, timeout=120 + 10 * seconds
-        )
+        limit_s = _LIMIT_S + 10 * seconds
+        try:
+            ended = subprocess.run(
+                argv, capture_output=True, text=True, check=False, timeout=limit_s
+            )
+        except subprocess.TimeoutExpired as exc:
+            raise BackendError(
+                f"{model.path.name}: MLPerf LoadGen did not end within {limit_s:.0f} s. It asks "
+                "for 100 queries at least: leave the referee out for models that take seconds."
+            ) from exc
     if ended.returncode:
         said = ended.stderr.strip().splitlines() or [f"exit code {ended.returncode}"]
         raise BackendError(f"{model.path.name}: MLPerf LoadGen's process failed: {said[-1]}")

@@ -17,7 +17,7 @@ from harness_backends.agent import OnnxRuntime
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-_WARM_UP = 50
+_WARM_UP, _WARM_UP_S = 50, 10.0
 _HEADROOM = 0.5
 """Expected latency over the fastest calls of the warm-up. LoadGen makes all queries beforehand, as
 many as the expected latency says: a run that is out of them early is INVALID, spare ones are free.
@@ -33,8 +33,10 @@ def main() -> None:
     with runtime.np.load(asked["inputs"]) as arrays:
         feed = {name: arrays[name] for name in arrays.files}
     call = runtime.call(runtime.create(asked["model"], asked["options"]), feed)
-    took_s = sorted(_clocked(call) for _ in range(_WARM_UP))
-    expected_ns = max(1, int(_HEADROOM * took_s[_WARM_UP // 20] * 1e9))
+    took_s = [_clocked(call)]
+    while len(took_s) < _WARM_UP and sum(took_s) < _WARM_UP_S:
+        took_s.append(_clocked(call))
+    expected_ns = max(1, int(_HEADROOM * sorted(took_s)[len(took_s) // 20] * 1e9))
     _single_stream(call, asked["min_duration_ms"], expected_ns, asked["logs"])
     log = _figures(Path(asked["logs"]) / "mlperf_log_detail.txt")
     figures = {

@@ -31,11 +31,21 @@ class OnnxRuntimeSession(Session):
     """A model in the agent, known there by its key."""
 
     def __init__(
-        self, worker: OnnxRuntimeWorker, key: str, what: str, reply: Mapping[str, float]
+        self,
+        worker: OnnxRuntimeWorker,
+        key: str,
+        what: str,
+        repeat: int,
+        reply: Mapping[str, float],
     ) -> None:
         self._worker = worker
-        self.what, self.key = what, key
+        self.what, self.key, self._repeat = what, key, repeat
         self.take(reply)
+
+    @property
+    def call_s(self) -> float:
+        """About how long one timed call takes, seconds: rather too long than too short."""
+        return self.first_inference_s * self._repeat
 
     def take(self, reply: Mapping[str, float]) -> None:
         """Take the start-up times of a load or a reload."""
@@ -93,7 +103,7 @@ class OnnxRuntimeWorker(Worker):
         """Send the file's bytes and one batch of inputs."""
         key = str(next(self._keys))
         reply = self._with_model({"op": "load", "key": key, "repeat": repeat}, model, inputs)
-        return OnnxRuntimeSession(self, key, model.path.name, reply)
+        return OnnxRuntimeSession(self, key, model.path.name, repeat, reply)
 
     def reload(self, session: Any) -> None:
         """Have the agent make a session again from what it was sent."""
@@ -105,14 +115,10 @@ class OnnxRuntimeWorker(Worker):
         what = ", ".join(dict.fromkeys(session.what for session, _ in schedule))
         with _mapped(self.target, what):
             _, data = self.channel.request(
-                {"op": "time", "blocks": [(session.key, calls) for session, calls in schedule]}
+                {"op": "time", "blocks": [(session.key, calls) for session, calls in schedule]},
+                expected_s=sum(session.call_s * calls for session, calls in schedule),
             )
-        values, blocks, at = np.frombuffer(data, "<i8"), [], 0
-        for _, calls in schedule:
-            wall, cpu, switches = values[at : at + 3 * calls].reshape(3, calls)
-            blocks.append(Block(wall, cpu, switches))
-            at += 3 * calls
-        return blocks
+        return [Block(*rows) for rows in agent.unpack_blocks(np, data, schedule)]
 
     def arrive(self, session: Any, due_ns: NDArray[np.int64]) -> NDArray[np.int64]:
         """Have the agent serve all arrivals in one request."""
@@ -129,7 +135,7 @@ class OnnxRuntimeWorker(Worker):
         """Run a session of its own under ONNX Runtime's profiler."""
         reply = self._with_model({"op": "profile", "runs": runs}, model, inputs)
         return [
-            OperatorTime(node["name"], node["op"], tuple(us * 1e-6 for us in node["us"]))
+            OperatorTime(node["name"], node["op"], _by_run(node["us"], reply["runs"]))
             for node in reply["nodes"]
         ]
 
@@ -141,7 +147,7 @@ class OnnxRuntimeWorker(Worker):
     def _with_model(
         self, request: dict[str, Any], model: OnnxModel, inputs: Mapping[str, NDArray[Any]]
     ) -> dict[str, Any]:
-        blob = model.path.read_bytes()
+        blob = model.read()
         header, data = agent.pack(np, list(inputs.items()))
         request |= {
             "model_bytes": len(blob),
@@ -183,6 +189,13 @@ class OnnxRuntimeBackend(Backend):
     def open(self) -> OnnxRuntimeWorker:
         """Start a fresh agent."""
         return OnnxRuntimeWorker(self.target)
+
+
+def _by_run(us: Sequence[float], runs: int) -> tuple[float, ...]:
+    """Return seconds per run: a node in a loop is executed several times in each."""
+    if len(us) % runs:  # another number of times in each: only the mean is known
+        return (sum(us) * 1e-6 / runs,) * runs
+    return tuple((np.reshape(us, (runs, -1)).sum(axis=1) * 1e-6).tolist())
 
 
 @contextmanager

@@ -144,7 +144,8 @@ class Channel:
             selector.register(self._process.stdout, selectors.EVENT_READ)
             selector.register(self._process.stderr, selectors.EVENT_READ)
             while True:
-                ready = selector.select(max(0.0, deadline - time.monotonic()))
+                left_s = deadline - time.monotonic()  # what only writes to stderr is silent, too
+                ready = selector.select(left_s) if left_s > 0 else []
                 if not ready:
                     raise self._silent()
                 for key, _ in ready:

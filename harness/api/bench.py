@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from harness.errors import CandidateFailed, ConfigError
+from harness.errors import BackendError, CandidateFailed, ConfigError, DeviceLost
 from harness.measurement import reference as frozen
 from harness.measurement.compare import AS_FAST
 from harness.measurement.hostlock import HostLock
@@ -42,7 +42,7 @@ class Timed:
 
     Attributes:
         model: The file.
-        inputs: What it was fed: random numbers of these shapes.
+        inputs: What it was fed: of these shapes random floating numbers, and zeros for other types.
         measurement: The figures; ratios are to the first file, or for a single one to the frozen
             reference.
         throughput: In the offline scenario, samples per second; else None.
@@ -63,7 +63,7 @@ class BenchResult:
         scenario: `"single_stream"` or `"offline"`.
         fingerprint: Results compare only where it is equal.
         machine: What the timing process said of its machine.
-        confidence: Of every interval.
+        confidence: Of the intervals, all looks at the data together.
         models: In the order asked.
         reference: The frozen reference beside a single file; None for several.
     """
@@ -100,8 +100,14 @@ def bench(
         ConfigError: If a file can't be timed, or the target can't be used.
         BackendError: If the runtime refuses a model.
     """
-    read = [read_onnx(path, target) for path in paths]
+    read = _read(paths, target)
     several = len(read) > 1
+    batches = [_batch(specs) for _, specs in read]
+    if not offline and len(set(batches)) > 1:
+        raise ConfigError(
+            f"The files take batches of {', '.join(map(str, batches))} samples, so their latencies "
+            "don't compare. Use `--scenario offline`, which counts samples per second."
+        )
     budget = AS_FAST if several else None
     subjects = {
         _name(i): Subject(model, _random_inputs(model.path, specs), budget)
@@ -111,23 +117,26 @@ def bench(
         subjects[_REFERENCE] = frozen.frozen_reference()
     backend = open_backend(target)
     plan = FINAL if seconds is None else quick(seconds)
-    with backend.open() as worker:
+    lock = HostLock()
+    with lock.shared(), backend.open() as worker:
         facts = worker.facts
     first = {spec.name: spec.shape for spec in read[0][1]}
     key = fingerprint(replace(target, shapes=first), facts)
     try:
         measured = measure(
             backend.open, subjects, _name(0) if several else _REFERENCE, plan,
-            HostLock().exclusive, seed,
+            lock.exclusive, seed,
         )  # fmt: skip
     except CandidateFailed as exc:
-        raise ConfigError(f"{_path(exc.subject, paths)} can't be timed. {exc}") from exc
+        if exc.subject == _REFERENCE:
+            raise
+        raise _blamed(exc) from exc
     if not several:
         measured = _judged_by_history(measured, fingerprint(replace(target, shapes={}), facts))
     models = tuple(
         Timed(
             model, tuple(specs), measured[_name(i)],
-            _throughput(measured, i, specs) if offline else None,
+            _throughput(measured, i, batches, plan.per_look) if offline else None,
         )
         for i, (model, specs) in enumerate(read)
     )  # fmt: skip
@@ -153,10 +162,13 @@ def serve(
         ConfigError: If the file can't be timed, or the target can't be used.
         BackendError: If the runtime refuses the model.
     """
-    model, specs = read_onnx(path, target)
+    ((model, specs),) = _read([path], target)
     subject = Subject(model, _random_inputs(path, specs))
     backend = open_backend(target)
-    return measure_server(backend.open, subject, rate, seconds, HostLock().exclusive, seed)
+    try:
+        return measure_server(backend.open, subject, rate, seconds, HostLock().exclusive, seed)
+    except BackendError as exc:
+        raise _blamed(exc) from exc
 
 
 def profile(path: Path, target: Target, runs: int = 60) -> list[OperatorTime]:
@@ -171,10 +183,13 @@ def profile(path: Path, target: Target, runs: int = 60) -> list[OperatorTime]:
         ConfigError: If the file can't be run, or the target can't be used.
         BackendError: If the runtime refuses the model, or has no profiler.
     """
-    model, specs = read_onnx(path, target)
+    ((model, specs),) = _read([path], target)
     backend = open_backend(target)
     with HostLock().exclusive(), backend.open() as worker:
-        return worker.profile(model, _random_inputs(path, specs), runs)
+        try:
+            return worker.profile(model, _random_inputs(path, specs), runs)
+        except BackendError as exc:
+            raise _blamed(exc) from exc
 
 
 def loadgen(path: Path, target: Target, seconds: float = 10.0) -> LoadGenResult:
@@ -184,7 +199,7 @@ def loadgen(path: Path, target: Target, seconds: float = 10.0) -> LoadGenResult:
         ConfigError: If the file can't be run, or LoadGen is not installed.
         BackendError: If LoadGen's process fails.
     """
-    model, specs = read_onnx(path, target)
+    ((model, specs),) = _read([path], target)
     with HostLock().exclusive():
         return referee(model, _random_inputs(path, specs), target, seconds)
 
@@ -202,36 +217,54 @@ def _judged_by_history(measured: Mapping[str, Measurement], key: str) -> dict[st
     }
 
 
+def _read(paths: Sequence[Path], target: Target) -> list[tuple[OnnxModel, list[InputSpec]]]:
+    """Return every file with its inputs; a shape given for an input that none has is refused."""
+    read = [read_onnx(path, target) for path in paths]
+    known = list(dict.fromkeys(spec.name for _, specs in read for spec in specs))
+    for name in target.shapes:
+        if name not in known:
+            raise ConfigError(
+                f"A shape was given for input {name!r}, which {', '.join(map(str, paths))} doesn't "
+                f"have. Its inputs: {', '.join(known)}."
+            )
+    return read
+
+
+def _blamed(exc: BackendError) -> BackendError | ConfigError:
+    """Return a refusal as bad input, which it is; a crash or a hang stays a failure."""
+    cause = exc.__cause__ if isinstance(exc, CandidateFailed) else exc
+    if isinstance(cause, DeviceLost):
+        return cause
+    return ConfigError(f"{exc} Another runtime or another export may take the file.")
+
+
+def _batch(specs: Sequence[InputSpec]) -> int:
+    """Return the samples per call: the first size of the first input."""
+    return specs[0].shape[0] if specs and specs[0].shape else 1
+
+
 def _throughput(
-    measured: Mapping[str, Measurement], index: int, specs: Sequence[InputSpec]
+    measured: Mapping[str, Measurement], index: int, batches: Sequence[int], confidence: float
 ) -> Throughput:
-    base = measured[_name(0)].samples if index else None
-    batch = specs[0].shape[0] if specs and specs[0].shape else 1
-    return throughput(measured[_name(index)].samples, base, batch)
+    base = (measured[_name(0)].samples, batches[0]) if index else None
+    return throughput(measured[_name(index)].samples, batches[index], base, confidence)
 
 
 def _name(index: int) -> str:
     return f"model {index + 1}"
 
 
-def _path(name: str, paths: Sequence[Path]) -> str:
-    return next(
-        (str(path) for i, path in enumerate(paths) if _name(i) == name), "The frozen reference"
-    )
-
-
 def _random_inputs(path: Path, specs: Sequence[InputSpec]) -> dict[str, NDArray[Any]]:
     rng = np.random.default_rng(0)
     try:
-        return {spec.name: _random(rng, spec.dtype, spec.shape) for spec in specs}
+        return {spec.name: _fed(rng, spec) for spec in specs}
     except (MemoryError, ValueError) as exc:
         shapes = ", ".join(f"{spec.name!r} {list(spec.shape)}" for spec in specs)
         raise ConfigError(f"{path}: its inputs don't fit in memory ({shapes}).") from exc
 
 
-def _random(rng: np.random.Generator, dtype: str, shape: tuple[int, ...]) -> NDArray[Any]:
-    """Return standard normal numbers for floating types; zeros, valid as any index, for others."""
-    kind = np.dtype(dtype)
-    if kind.kind == "f":
-        return rng.standard_normal(shape).astype(kind)
-    return np.zeros(shape, kind)
+def _fed(rng: np.random.Generator, spec: InputSpec) -> NDArray[Any]:
+    """Return standard normal numbers for a floating input, zeros for another."""
+    if spec.fed == "random":
+        return rng.standard_normal(spec.shape).astype(spec.dtype)
+    return np.zeros(spec.shape, spec.dtype)

@@ -103,7 +103,7 @@ def examine(
         BackendError: If the runtime fails.
     """
     backend, lock = open_backend(target), HostLock()
-    with backend.open() as worker:
+    with lock.exclusive(), backend.open() as worker:
         facts, before = worker.facts, worker.state()
     test = self_test(
         backend.open, frozen.frozen_reference(), lock.exclusive, pairs, _PAIR_S,
@@ -115,7 +115,7 @@ def examine(
     if granules.granule is not None:
         with suppress(OSError):  # a cache is a convenience
             save_granule(granule_key(target, facts), granules)
-    with backend.open() as worker:
+    with lock.shared(), backend.open() as worker:
         after = worker.state()
     findings = [*_of_test(test), *_of_machine(facts, before, after)]
     order = list(Fitness)

@@ -14,6 +14,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
+    from harness.api.bench import BenchResult
+    from harness.cli.bench_files import Files
+    from harness.target import Target
+
 
 class Scenario(StrEnum):
     """What is asked of a model."""
@@ -27,6 +31,14 @@ class Referee(StrEnum):
     """Another tool that times the same model."""
 
     LOADGEN = "loadgen"
+
+
+class Form(StrEnum):
+    """How results are printed."""
+
+    TEXT = "text"
+    TABLE = "table"
+    JSON = "json"
 
 
 def register(app: typer.Typer) -> None:
@@ -86,7 +98,7 @@ def bench(
     """
     with reported():
         from harness.api import bench as api
-        from harness.cli import bench_files, bench_text
+        from harness.cli import bench_files
         from harness.units import parse_count, parse_wall_s
         from harness_backends.targets import find_target
 
@@ -95,43 +107,61 @@ def bench(
             options.append(f"threads={parse_count(threads, '--threads')}")
         where = find_target(target).with_settings(options)
         seconds = None if time is None else parse_wall_s(time)
-        _check(models, scenario, rate, profile, referee, table and json)
-        bench_files.check_writable(plot, (".png", ".svg"))
-        bench_files.check_writable(samples, (".npz",))
-        if referee:
-            api.check_referee(where)  # before the work
-        console = stdout()
+        more = json or profile or referee is not None
+        _check(models, scenario, rate, profile, referee, table and more)
+        files = bench_files.Files(samples, plot)
+        files.check()
+        form = Form.JSON if json else Form.TABLE if table else Form.TEXT
         if scenario is Scenario.SERVER:
             assert rate is not None  # checked above
-            served = _while_waiting(
-                models,
-                lambda: api.serve(models[0], where, rate, seconds=seconds or 3.0, seed=seed),
-            )
-            if json:
-                bench_files.print_json(bench_files.server_as_json(models[0], where, served))
-            elif table:
-                bench_files.print_server_table(served)
-            else:
-                bench_text.print_server(console, models[0], where, served)
-            bench_files.keep_server(served, samples, plot, models[0])
+            _serve(models[0], where, rate, seconds or 3.0, seed, form, files)
             return
+        if referee:
+            api.check_referee(where)  # before the work
         offline = scenario is Scenario.OFFLINE
         result = _while_waiting(
             models, lambda: api.bench(models, where, seconds=seconds, offline=offline, seed=seed)
         )
-        nodes = api.profile(models[0], where) if profile else None
-        judged = api.loadgen(models[0], where) if referee else None
-        if json:
-            bench_files.print_json(bench_files.as_json(result, nodes, judged))
-        elif table:
-            bench_files.print_table(result)
-        else:
-            bench_text.print_result(console, result)
-            if nodes is not None:
-                bench_text.print_profile(console, nodes, result)
-            if judged is not None:
-                bench_text.print_referee(console, judged, result)
-        bench_files.keep(result, samples, plot)
+        files.keep(result)
+        _show(result, form, profile, referee is not None)
+
+
+def _serve(
+    path: Path, where: Target, rate: float, seconds: float, seed: int, form: Form, files: Files
+) -> None:
+    from harness.api import bench as api
+    from harness.cli import bench_files, bench_text
+
+    served = _while_waiting(
+        [path], lambda: api.serve(path, where, rate, seconds=seconds, seed=seed)
+    )
+    files.keep_server(served, path)
+    if form is Form.JSON:
+        bench_files.print_json(bench_files.server_as_json(path, where, served))
+    elif form is Form.TABLE:
+        bench_files.print_server_table(served)
+    else:
+        bench_text.print_server(stdout(), path, where, served)
+
+
+def _show(result: BenchResult, form: Form, profile: bool, referee: bool) -> None:
+    """Print a result; what is there is shown before more is asked of the first file."""
+    from harness.api import bench as api
+    from harness.cli import bench_files, bench_text
+
+    console, path = stdout(), result.models[0].model.path
+    if form is Form.TABLE:
+        bench_files.print_table(result)
+    elif form is Form.TEXT:
+        bench_text.print_result(console, result)
+    nodes = api.profile(path, result.target) if profile else None
+    if nodes is not None and form is Form.TEXT:
+        bench_text.print_profile(console, nodes, result)
+    judged = api.loadgen(path, result.target) if referee else None
+    if judged is not None and form is Form.TEXT:
+        bench_text.print_referee(console, judged, result)
+    if form is Form.JSON:
+        bench_files.print_json(bench_files.as_json(result, nodes, judged))
 
 
 def _check(
@@ -145,7 +175,9 @@ def _check(
     from harness.errors import ConfigError
 
     if two_outputs:
-        raise ConfigError("`--table` and `--json` are two outputs. Give one of them.")
+        raise ConfigError(
+            "`--table` prints one table: leave `--json`, `--profile` and `--referee` out, or it."
+        )
     if scenario is not Scenario.SERVER:
         if rate is not None:
             raise ConfigError("`--rate` belongs to `--scenario server`. Add that, or leave it out.")
@@ -167,5 +199,6 @@ def _while_waiting(models: list[Path], run: Callable[[], Any]) -> Any:
     if not console.is_terminal:
         return run()
     what = ", ".join(path.name for path in models)
-    with console.status(f"timing {what} in fresh processes"):
+    # Repainting often would take the CPU from what is timed.
+    with console.status(f"timing {what} in fresh processes", refresh_per_second=1):
         return run()

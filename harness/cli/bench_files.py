@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import json
 import sys
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -27,6 +27,54 @@ if TYPE_CHECKING:
     from harness_backends.loadgen import LoadGenResult
 
 SCHEMA = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Files:
+    """What is to be kept.
+
+    Attributes:
+        samples: An npz file for every timed call; None for none.
+        plot: A PNG or SVG file for histogram and run order; None for none.
+    """
+
+    samples: Path | None
+    plot: Path | None
+
+    def check(self) -> None:
+        """Check before the work that both can be written.
+
+        Raises:
+            ConfigError: If one can't.
+        """
+        check_writable(self.samples, (".npz",))
+        check_writable(self.plot, (".png", ".svg"))
+
+    def keep(self, result: BenchResult) -> None:
+        """Write a result's calls and their picture."""
+        if self.samples is not None:
+            arrays = {
+                f"{i}.{process}.{key}": getattr(sample, key)
+                for i, one in enumerate(result.models)
+                for process, sample in enumerate(one.measurement.samples)
+                for key in ("wall_ns", "cpu_ns", "nivcsw", "sitting")
+            }
+            _write_npz(self.samples, arrays)
+        if self.plot is not None:
+            from harness_results.calls import draw_calls
+
+            named = [(str(one.model.path), one.measurement.samples) for one in result.models]
+            draw_calls(self.plot, named)
+
+    def keep_server(self, served: ServerResult, path: Path) -> None:
+        """Write every request's latency and their picture."""
+        if self.samples is not None:
+            arrays = {f"0.{i}.latency_s": one for i, one in enumerate(served.latencies_s)}
+            _write_npz(self.samples, arrays)
+        if self.plot is not None:
+            from harness_results.calls import draw_requests
+
+            draw_requests(self.plot, str(path), served.latencies_s)
 
 
 def check_writable(path: Path | None, suffixes: Sequence[str]) -> None:
@@ -100,34 +148,6 @@ def print_server_table(served: ServerResult) -> None:
     _print_markdown(titles, [row])
 
 
-def keep(result: BenchResult, samples: Path | None, plot: Path | None) -> None:
-    """Write raw samples and a plot where they were asked."""
-    measured = {str(timed.model.path): timed.measurement for timed in result.models}
-    if samples is not None:
-        arrays = {
-            f"{i}.{process}.{key}": getattr(sample, key)
-            for i, one in enumerate(result.models)
-            for process, sample in enumerate(one.measurement.samples)
-            for key in ("wall_ns", "cpu_ns", "nivcsw", "sitting")
-        }
-        _write_npz(samples, arrays)
-    if plot is not None:
-        from harness_results.calls import draw_calls
-
-        draw_calls(plot, {path: one.samples for path, one in measured.items()})
-
-
-def keep_server(served: ServerResult, samples: Path | None, plot: Path | None, path: Path) -> None:
-    """Write every request's latency and a plot where they were asked."""
-    if samples is not None:
-        arrays = {f"0.{i}.latency_s": one for i, one in enumerate(served.latencies_s)}
-        _write_npz(samples, arrays)
-    if plot is not None:
-        from harness_results.calls import draw_requests
-
-        draw_requests(plot, str(path), served.latencies_s)
-
-
 def _write_npz(path: Path, arrays: dict[str, Any]) -> None:
     buffer = io.BytesIO()
     np.savez_compressed(buffer, **arrays)
@@ -156,7 +176,10 @@ def _model(timed: Timed, result: BenchResult) -> dict[str, Any]:
         "path": str(timed.model.path),
         "sha256": timed.model.sha256,
         "size_bytes": timed.model.size_bytes,
-        "inputs": {spec.name: list(spec.shape) for spec in timed.inputs},
+        "inputs": {
+            spec.name: {"shape": list(spec.shape), "dtype": spec.dtype, "fed": spec.fed}
+            for spec in timed.inputs
+        },
         **latency_figures(timed.measurement),
         "throughput": throughput,
         "compared": compared,

@@ -13,14 +13,14 @@ from harness.measurement.flags import BLOCKING, NOTES
 from harness.units import format_latency, format_size
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
     from pathlib import Path
 
     from rich.console import Console
 
     from harness.api.bench import BenchResult, Timed
     from harness.measurement.server import ServerResult
-    from harness.measurement.types import Estimate, OperatorTime, Spread
+    from harness.measurement.types import Estimate, OperatorTime, Spread, Startup
     from harness.target import Target
     from harness_backends.loadgen import LoadGenResult
 
@@ -40,7 +40,7 @@ def print_result(console: Console, result: BenchResult) -> None:
     threads = f"{result.target.threads} thread{'s' if result.target.threads > 1 else ''}"
     console.print(
         f"[dim]{result.target.backend} {version} on {escape(result.target.name)} "
-        f"({escape(str(result.machine['cpu_model']))}), {threads}; inputs random; intervals are "
+        f"({escape(str(result.machine['cpu_model']))}), {threads}; intervals are "
         f"{result.confidence:.0%}, over {_units(result)}[/]"
     )
     print_flags(console, [flag for timed in result.models for flag in timed.measurement.flags])
@@ -105,14 +105,13 @@ def print_referee(console: Console, judged: LoadGenResult, result: BenchResult) 
         ("p50", judged.p50_s, stats.p50_raw_s), ("p90", judged.p90_s, stats.p90_raw_s),
         ("p99", judged.p99_s, stats.p99_raw_s),
     ):  # fmt: skip
-        both = theirs is not None and ours is not None
-        ratio = f"{theirs / ours:.3f}" if theirs is not None and ours is not None else ""
-        table.add_row(name, _raw(theirs), _raw(ours), ratio if both else "")
+        ratio = "" if ours is None else f"{theirs / ours:.3f}"
+        table.add_row(name, _raw(theirs), _raw(ours), ratio)
     console.print(table)
     console.print(
         f"[dim]LoadGen {judged.version}, SingleStream, {judged.n_queries} queries in one process, "
-        f"its verdict: {escape(judged.verdict)}; it states no interval. Both columns are over all "
-        "calls, preempted ones too[/]"
+        f"its verdict: {escape(judged.verdict)}; it states no interval, so the ratios have none. "
+        "Both columns are over all calls, preempted ones too[/]"
     )
 
 
@@ -125,7 +124,9 @@ def print_flags(console: Console, flags: Iterable[str]) -> None:
 
 def _print_model(console: Console, timed: Timed, result: BenchResult) -> None:
     stats, startup = timed.measurement.stats, timed.measurement.startup
-    shapes = ", ".join(f"{s.name} {'x'.join(map(str, s.shape))}" for s in timed.inputs)
+    shapes = ", ".join(
+        f"{s.name} {'x'.join(map(str, s.shape))} {s.dtype}, fed {s.fed}" for s in timed.inputs
+    )
     console.print(f"[bold]{escape(str(timed.model.path))}[/] [dim]{escape(shapes)}[/]")
     table = _table(("", "undisturbed calls", "all calls"))
     table.add_row("p50", _interval(stats.p50), _raw(stats.p50_raw_s), style="bold")
@@ -140,21 +141,26 @@ def _print_model(console: Console, timed: Timed, result: BenchResult) -> None:
             f"{per_s.value:.4g} ({per_s.lo:.4g} to {per_s.hi:.4g}) samples/s", style="bold",
         )  # fmt: skip
     if startup is not None:
-        table.add_row("session creation", _spread(startup.session_create_s), "")
-        table.add_row("first inference", _spread(startup.first_inference_s), "")
-        if startup.peak_memory_bytes is not None:
-            peak = startup.peak_memory_bytes
-            table.add_row(
-                "peak memory of the process",
-                f"{format_size(peak.median)} ({format_size(peak.lowest)} to "
-                f"{format_size(peak.highest)})", "",
-            )  # fmt: skip
+        _print_startup(table, startup)
     console.print(table)
     console.print(
         f"[dim]{stats.n_calls} calls, {stats.contended:.1%} of them preempted, in "
         f"{stats.n_sittings} sittings and {_processes(stats.n_processes)}; p50 is known to "
         f"±{stats.p50.half_width:.1%}[/]"
     )
+
+
+def _print_startup(table: Table, startup: Startup) -> None:
+    def cell(spread: Spread, form: Callable[[float], str]) -> str:
+        low, high = form(spread.lowest), form(spread.highest)
+        return f"{form(spread.median)} (lowest {low}, highest {high})"
+
+    title = f"of {startup.n_processes} starts:"
+    table.add_row(f"{title} session creation", cell(startup.session_create_s, format_latency))
+    table.add_row(f"{title} first inference", cell(startup.first_inference_s, format_latency))
+    if startup.peak_memory_bytes is not None:
+        text = cell(startup.peak_memory_bytes, format_size)
+        table.add_row(f"{title} peak memory of the process", text)
 
 
 def _print_comparison(console: Console, timed: Timed, result: BenchResult) -> None:
@@ -192,11 +198,6 @@ def _interval(estimate: Estimate | None) -> str:
         return ""
     low, high = format_latency(estimate.lo), format_latency(estimate.hi)
     return f"{format_latency(estimate.value)} ({low} to {high})"
-
-
-def _spread(spread: Spread) -> str:
-    low, high = format_latency(spread.lowest), format_latency(spread.highest)
-    return f"{format_latency(spread.median)} ({low} to {high})"
 
 
 def _raw(value: float | None) -> str:

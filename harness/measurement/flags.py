@@ -52,8 +52,8 @@ def is_blocked(flags: Iterable[str]) -> bool:
 def of_samples(samples: Sequence[LatencySample]) -> set[str]:
     """Return the flags that the calls themselves show."""
     flags = set()
-    preempted = np.concatenate([sample.preempted().ravel() for sample in samples])
-    if preempted.mean() > 0.05:
+    interrupted = np.concatenate([intervals.preempted(one).ravel() for one in samples])
+    if interrupted.mean() > 0.05:
         flags.add("contended")
     if not intervals.clean_available(samples):
         flags.add("clean_unavailable")

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import weakref
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -32,6 +33,7 @@ class HostLock:
         base = folder if folder is not None else Path("/tmp")  # noqa: S108 - opened without following links
         self._gate = _open_shared(base / "latency-harness.gate")
         self._lock = _open_shared(base / "latency-harness.lock")
+        weakref.finalize(self, _close, self._gate, self._lock)
 
     @contextmanager
     def shared(self) -> Iterator[None]:
@@ -73,6 +75,11 @@ def _open_shared(path: Path) -> int:
             f"The host's timing lock {path} can't be opened ({exc.strerror}). Let its owner or an "
             "administrator remove it."
         ) from exc
+
+
+def _close(*descriptors: int) -> None:
+    for descriptor in descriptors:
+        os.close(descriptor)
 
 
 def _opened(path: Path) -> int:

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 QUANTILES = {"p50": 0.5, "p90": 0.9, "p99": 0.99, "p999": 0.999}
 CLEAN_SHARE, CLEAN_CALLS = 0.5, 200
 """A clean figure needs this share of the calls, and this many."""
+_RESAMPLES = 400
 _TRIM, _TRIM_FROM = 0.2, 10
 """Share of the sittings left out at either end, where there are at least so many."""
 
@@ -128,8 +129,8 @@ def summarise(
         confidence: Of every interval.
     """
     taken = _seconds(samples)
-    raw = np.concatenate([sample.raw_s().ravel() for sample in samples])
-    n_clean = sum(int((~sample.preempted()).sum()) for sample in samples)
+    raw = np.concatenate([raw_s(sample).ravel() for sample in samples])
+    n_clean = sum(int((~preempted(sample)).sum()) for sample in samples)
     p50 = _estimate(taken, "p50", confidence)
     if p50 is None:
         raise MeasurementError("Too few calls were timed for an interval of the median.")
@@ -174,19 +175,50 @@ def round_log_medians(calls: Values) -> Values:
         return np.asarray(np.log(np.nanmedian(calls, axis=1)))
 
 
+def raw_s(sample: LatencySample) -> NDArray[np.float64]:
+    """Return wall times in seconds, float64 `[rounds, calls - 1]`.
+
+    The first call of each block pays for switching models (up to 20 %) and is left out.
+    """
+    return np.asarray(sample.wall_ns[:, 1:] * 1e-9, dtype=np.float64)
+
+
+def preempted(sample: LatencySample) -> NDArray[np.bool_]:
+    """Return which of the calls in `raw_s` another process interrupted."""
+    return np.asarray(sample.nivcsw[:, 1:] > 0)
+
+
+def pooled_quantile(
+    processes: Sequence[Sequence[Values]], quantile: float, confidence: float
+) -> Estimate:
+    """Return a quantile of all calls together, with an interval over processes.
+
+    The quantile is that of the pooled calls: a mean of small processes' quantiles would lie below
+    it. How far processes' own quantiles scatter tells how well it is known.
+
+    Args:
+        processes: Per process its calls, in parts; seconds, none masked.
+        quantile: 0 to 1.
+        confidence: Of the two-sided interval.
+    """
+    own = [_log_quantile(parts, quantile) for parts in processes]
+    pooled = _log_quantile([part for parts in processes for part in parts], quantile)
+    return _student(pooled, own, confidence)
+
+
 def clean_available(samples: Sequence[LatencySample]) -> bool:
     """Whether enough calls were not preempted to speak of clean figures; all of them always are."""
-    kept = sum(int((~sample.preempted()).sum()) for sample in samples)
-    total = sum(sample.preempted().size for sample in samples)
-    everywhere = all(bool((~sample.preempted()).any()) for sample in samples)
+    kept = sum(int((~preempted(sample)).sum()) for sample in samples)
+    total = sum(preempted(sample).size for sample in samples)
+    everywhere = all(bool((~preempted(sample)).any()) for sample in samples)
     enough = kept >= CLEAN_CALLS and kept >= CLEAN_SHARE * total
     return kept == total or (everywhere and enough)
 
 
 def _calls_s(sample: LatencySample, clean: bool) -> _Sittings:
     """Return call times by sitting; preempted ones NaN where `clean`."""
-    raw = sample.raw_s()
-    masked = np.where(sample.preempted(), np.nan, raw) if clean else raw
+    calls = raw_s(sample)
+    masked = np.where(preempted(sample), np.nan, calls) if clean else calls
     return [masked[rounds] for rounds in sample.sittings()]
 
 
@@ -244,22 +276,40 @@ def _estimate(
         if min(per_process) == 0 or sum(per_process) < least_calls(QUANTILES[name]):
             return None
     bases = base if base is not None else [None] * len(taken)
-    if len(taken) > 1:
-        logs = [_process_log(own, b, name) for own, b in zip(taken, bases, strict=True)]
-        return log_interval(logs, confidence, trim=False) if np.isfinite(logs).all() else None
     if name != "p50":
-        return _bootstrap(taken[0], bases[0], QUANTILES[name], confidence)
-    sittings = _sitting_logs(taken[0], bases[0])
-    return log_interval(sittings, confidence, trim=True) if sittings.size >= 2 else None
+        return _tail(taken, base, QUANTILES[name], confidence)
+    sittings = [_sitting_logs(own, b) for own, b in zip(taken, bases, strict=True)]
+    if len(taken) == 1:
+        return log_interval(sittings[0], confidence, trim=True) if sittings[0].size >= 2 else None
+    if min(logs.size for logs in sittings) == 0:
+        return None
+    return log_interval([float(logs.mean()) for logs in sittings], confidence, trim=False)
 
 
-def _process_log(own: _Sittings, base: _Sittings | None, name: str) -> float:
-    """Return one process's log statistic or log ratio: p50 is the mean over sittings."""
-    if name == "p50":
-        logs = _sitting_logs(own, base)
-        return float(logs.mean()) if logs.size else float("nan")
-    value = _log_quantile(_unmasked(own), QUANTILES[name])
-    return value if base is None else value - _log_quantile(_unmasked(base), QUANTILES[name])
+def _tail(
+    taken: Sequence[_Sittings], base: Sequence[_Sittings] | None, quantile: float, confidence: float
+) -> Estimate | None:
+    """Return a quantile of all calls, or its ratio to the reference's.
+
+    The interval is over processes as in `pooled_quantile`; in one process it is a bootstrap over
+    its sittings.
+    """
+    sides = [[_unmasked(one) for one in side] for side in (taken, base) if side is not None]
+    pooled = [_log_quantile([part for parts in side for part in parts], quantile) for side in sides]
+    centre = pooled[0] - sum(pooled[1:])
+    if len(taken) == 1:
+        return _bootstrap(centre, [side[0] for side in sides], quantile, confidence)
+    own = [[_log_quantile(parts, quantile) for parts in side] for side in sides]
+    logs = own[0] if base is None else [a - b for a, b in zip(*own, strict=True)]
+    return _student(centre, logs, confidence)
+
+
+def _student(centre: float, logs: Sequence[float], confidence: float) -> Estimate:
+    """Return exp(centre) with Student's interval from values that scatter about it."""
+    n = len(logs)
+    half = float(stats.t.ppf((1 + confidence) / 2, n - 1)) * float(np.std(logs, ddof=1))
+    half /= math.sqrt(n)
+    return Estimate(math.exp(centre), math.exp(centre - half), math.exp(centre + half))
 
 
 def _log_quantile(sittings: Sequence[Values], quantile: float) -> float:
@@ -273,24 +323,33 @@ def _unmasked(sittings: _Sittings) -> list[Values]:
 
 
 def _bootstrap(
-    own: _Sittings, base: _Sittings | None, quantile: float, confidence: float
+    centre: float, sides: Sequence[Sequence[Values]], quantile: float, confidence: float
 ) -> Estimate | None:
-    """Return a pooled quantile, or its ratio to a reference's, by bootstrap over sittings."""
-    both = [_unmasked(side) for side in (own, base) if side is not None]
+    """Return exp(centre) with an interval by bootstrap over sittings.
+
+    Few sittings make percentiles of the bootstrap too narrow: its deviation is used with Student's
+    t instead, widened by sqrt(n / (n - 1)), as it would be for a mean.
+
+    Args:
+        centre: Log of the quantile of all calls, or of its ratio.
+        sides: Calls per sitting, of the model, and of the reference for a ratio.
+        quantile: 0 to 1.
+        confidence: Of the two-sided interval.
+    """
+    able = [i for i in range(len(sides[0])) if all(side[i].size for side in sides)]
+    n = len(able)
+    if n < 2:
+        return None
 
     def statistic(chosen: NDArray[np.int64]) -> float:
-        logs = [_log_quantile([side[i] for i in chosen], quantile) for side in both]
+        logs = [_log_quantile([side[i] for i in chosen], quantile) for side in sides]
         return logs[0] - sum(logs[1:])
 
-    sittings = np.array([i for i in range(len(own)) if all(side[i].size for side in both)])
-    if sittings.size < 2:
-        return None
-    result = stats.bootstrap(
-        (sittings,), statistic, vectorized=False, n_resamples=1000, method="percentile",
-        confidence_level=confidence, rng=np.random.default_rng(0),
-    )  # fmt: skip
-    low, high = result.confidence_interval
-    return Estimate(math.exp(statistic(sittings)), math.exp(float(low)), math.exp(float(high)))
+    rng = np.random.default_rng(0)
+    drawn = [statistic(rng.choice(able, n)) for _ in range(_RESAMPLES)]
+    half = float(stats.t.ppf((1 + confidence) / 2, n - 1)) * float(np.std(drawn, ddof=1))
+    half *= math.sqrt(n / (n - 1))
+    return Estimate(math.exp(centre), math.exp(centre - half), math.exp(centre + half))
 
 
 def _raw_quantile(raw: Values, name: str) -> float | None:

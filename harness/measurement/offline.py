@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from harness.measurement.intervals import log_interval
+from harness.measurement.intervals import log_interval, raw_s
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -38,31 +38,31 @@ class Throughput:
 
 def throughput(
     samples: Sequence[LatencySample],
-    base: Sequence[LatencySample] | None,
     batch: int,
-    confidence: float = 0.95,
+    base: tuple[Sequence[LatencySample], int] | None,
+    confidence: float,
 ) -> Throughput:
     """Return a model's throughput with its interval over processes, or over sittings in one.
 
     Args:
         samples: Its calls, one per process.
-        base: The first model's in the same rounds, of the same batch; None for the first.
         batch: Samples per call.
+        base: The first model's calls in the same rounds, and its batch; None for the first.
         confidence: Of the intervals.
     """
     own = [_log_rates(sample, batch) for sample in samples]
     ratio = None
     if base is not None:
-        theirs = [_log_rates(sample, batch) for sample in base]
+        theirs = [_log_rates(sample, base[1]) for sample in base[0]]
         ratio = _over_units([a - b for a, b in zip(own, theirs, strict=True)], confidence)
     return Throughput(batch, _over_units(own, confidence), ratio)
 
 
 def _log_rates(sample: LatencySample, batch: int) -> NDArray[np.float64]:
     """Return the log of samples per second, by sitting."""
-    raw = sample.raw_s()
+    calls = raw_s(sample)
     return np.array([
-        np.log(batch * raw[rounds].size / raw[rounds].sum()) for rounds in sample.sittings()
+        np.log(batch * calls[rounds].size / calls[rounds].sum()) for rounds in sample.sittings()
     ])  # fmt: skip
 
 

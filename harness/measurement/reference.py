@@ -1,7 +1,7 @@
 """The frozen reference: one small network, the same for ever, that shows when a machine changes.
 
-It is timed beside whatever `bench` times. Its latency is compared with its own history on the same
-fingerprint: if it is off, so is everything measured beside it.
+It is timed beside every file that `bench` times alone. Its latency is compared with its own
+history on the same fingerprint: if it is off, so is everything measured beside it.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -17,7 +18,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from harness.atomic import write_atomic
 from harness.candidate import OnnxModel
-from harness.errors import ExportError
+from harness.errors import ConfigError, ExportError
 from harness.folders import cache_folder
 from harness.measurement.types import Subject
 
@@ -39,6 +40,7 @@ def frozen_reference() -> Subject:
 
     Raises:
         ExportError: If the installed onnx package writes another file than the frozen one.
+        ConfigError: If the cache folder can't be written.
     """
     path = cache_folder() / "reference.onnx"
     if not path.is_file() or _sha256(path.read_bytes()) != SHA256:
@@ -46,10 +48,16 @@ def frozen_reference() -> Subject:
         if _sha256(data) != SHA256:
             raise ExportError(
                 f"The installed onnx {onnx.__version__} writes another reference model than the "
-                "frozen one. Install the version in constraints.txt."
+                "frozen one, so its history would mean nothing. Install onnx 1.17 to 1.23."
             )
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomic(path, data)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_atomic(path, data)
+        except OSError as exc:
+            raise ConfigError(
+                f"The reference model can't be written to {path} ({exc.strerror}). Free some "
+                "space, or name another cache folder with HARNESS_CACHE_DIR."
+            ) from exc
     model = OnnxModel(path, SHA256, path.stat().st_size, _OPSET)
     return Subject(model, {"input": _numbers((1, _CHANNELS, _SIZE, _SIZE), 0)})
 
@@ -85,8 +93,9 @@ def add_to_history(fingerprint: str, now_s: float) -> None:
     """Append a latency; the last 100 are kept."""
     path = _history_file(fingerprint)
     kept = [*read_history(fingerprint), now_s][-_KEPT:]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomic(path, json.dumps({"p50_s": kept}).encode())
+    with suppress(OSError):  # a convenience: what was measured is not lost for it
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomic(path, json.dumps({"p50_s": kept}).encode())
 
 
 def _history_file(fingerprint: str) -> Path:

@@ -42,9 +42,9 @@ _BLOCK_S = 0.01
 _ROUNDS, _LEAST_SITTINGS = 3, 6
 _RELOADING = 1 / 3
 """Aimed upper share of a sitting that making fresh sessions takes."""
-_WARM_UP_S, _WARM_UP_CALLS, _WARM_UP_LIMIT_S = 0.2, 10, 3.0
+_WARM_UP_S, _WARM_UP_LIMIT_S = 0.2, 3.0
 _WINDOW = 10
-"""Rounds in which warm-up looks for a trend."""
+"""Rounds in which warm-up looks for a trend; half as many of a model that takes long."""
 _REQUEST_S = 20.0
 """Aimed longest time of one request to a worker."""
 
@@ -264,19 +264,22 @@ class _Process:
         """Run until steady; set calls per block; return whether steady, and seconds per round."""
         taken: dict[str, list[Block]] = {name: [] for name in self._sessions}
         self._run_rounds(2, 3, taken)
-        slowest_s = max(float(np.median(b[-1].wall_ns[1:])) * 1e-9 for b in taken.values())
-        self._calls = 1 + int(np.clip(round(_BLOCK_S / slowest_s), 2, 100))
+        typical_s = {n: float(np.median(b[-1].wall_ns[1:])) * 1e-9 for n, b in taken.items()}
+        self._calls = 1 + int(np.clip(round(_BLOCK_S / max(typical_s.values())), 2, 100))
+        for name, call_s in typical_s.items():
+            # Beside a slow model, a fast one hardly runs in these rounds: it is run alone as well.
+            missing_s = _WARM_UP_S - _WINDOW * self._calls * call_s
+            if missing_s > 0:
+                self._time([(name, int(np.ceil(missing_s / call_s)))])
         taken = {name: [] for name in self._sessions}
         while True:
             self._run_rounds(_WINDOW // 2, self._calls, taken)
-            rounds = len(next(iter(taken.values())))
             # The models' own time, not the clock's: what warms a model up is running it.
             own_s = [sum(float(b.wall_ns.sum()) for b in bs) * 1e-9 for bs in taken.values()]
-            warm = min(own_s) >= _WARM_UP_S and rounds * self._calls >= _WARM_UP_CALLS
-            steady = rounds >= _WINDOW and not any(_drifts(blocks) for blocks in taken.values())
-            if (warm and steady) or max(own_s) > _WARM_UP_LIMIT_S:
-                typical_s = sum(float(np.median(b[-1].wall_ns)) * 1e-9 for b in taken.values())
-                return steady, typical_s * self._calls
+            steady = not any(_drifts(blocks) for blocks in taken.values())
+            seen = len(next(iter(taken.values()))) >= _WINDOW
+            if (steady and seen) or max(own_s) > _WARM_UP_LIMIT_S:
+                return steady, sum(typical_s.values()) * self._calls
 
     def _run_rounds(self, rounds: int, calls: int, into: dict[str, list[Block]]) -> None:
         # Slow models get a request per few rounds: a worker that is silent for long looks dead.
@@ -320,7 +323,7 @@ def _rounds_per_sitting(reload_s: float, round_s: float, limit_s: float) -> int:
 
 def _drifts(blocks: Sequence[Block]) -> bool:
     sample = LatencySample.from_blocks(blocks[-_WINDOW:], 1)
-    return series.has_trend(intervals.round_log_medians(sample.raw_s()))
+    return series.has_trend(intervals.round_log_medians(intervals.raw_s(sample)))
 
 
 def _all_settled(

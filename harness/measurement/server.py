@@ -15,7 +15,7 @@ import numpy as np
 
 from harness.errors import ConfigError
 from harness.measurement import flags as flag
-from harness.measurement.intervals import QUANTILES, least_calls, log_interval
+from harness.measurement.intervals import QUANTILES, least_calls, pooled_quantile
 from harness.units import format_latency
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ _WARM_UP_CALLS, _WARM_UP_S = 10, 0.2
 _OVERLOADED = 0.95
 """Share of the time busy from which a queue of random arrivals doesn't settle in a few seconds."""
 _MOST_REQUESTS, _MOST_S = 200_000, 60.0
-"""Requests a process, and seconds that serving them may take, however late."""
+"""Requests a process, and seconds by which the last one may be late."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +128,7 @@ def measure_server(
 
 
 def _check_rate(rate: float, seconds: float, service_s: float) -> None:
-    if rate * seconds * service_s > _MOST_S:
+    if seconds * (rate * service_s - 1) > _MOST_S:
         raise ConfigError(
             f"One request takes about {format_latency(service_s)}, so {rate:g} a second can't be "
             f"served: the model manages about {1 / service_s:.3g}. Lower `--rate`."
@@ -139,6 +139,4 @@ def _quantile(latencies_s: tuple[NDArray[np.float64], ...], quantile: float) -> 
     """Return a quantile with its interval over processes: one after the other, requests queue."""
     if sum(one.size for one in latencies_s) < least_calls(quantile):
         return None
-    return log_interval(
-        [math.log(float(np.quantile(one, quantile))) for one in latencies_s], 0.95, trim=False
-    )
+    return pooled_quantile([[one] for one in latencies_s], quantile, 0.95)

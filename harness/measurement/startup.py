@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from harness.errors import BackendError, CandidateFailed
+from harness.errors import BackendError, CandidateFailed, DeviceLost
 from harness.measurement.types import Spread, Startup
 
 if TYPE_CHECKING:
@@ -39,14 +39,20 @@ def measure_startup(
         CandidateFailed: If the runtime refuses the model, or dies of it.
         DeviceLost: If a process can't be started at all.
     """
-    created, first, peaks = [], [], []
-    for _ in range(processes):
+    created: list[float] = []
+    first: list[float] = []
+    peaks: list[int | None] = []
+    losses = 0
+    while len(created) < processes:
         with exclusive(), open_worker() as worker:
             try:
                 session = worker.load(subject.model, subject.inputs, subject.repeat)
                 worker.time([(session, few_calls(session))])
                 peaks.append(worker.peak_memory_bytes())
             except BackendError as exc:
+                losses += 1
+                if isinstance(exc, DeviceLost) and losses == 1:
+                    continue  # something else may have ended it
                 raise CandidateFailed(name, exc) from exc
             created.append(session.session_create_s)
             first.append(session.first_inference_s)

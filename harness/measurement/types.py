@@ -63,17 +63,6 @@ class LatencySample:
         """Return the rounds of each sitting, in order of time."""
         return [np.flatnonzero(self.sitting == one) for one in np.unique(self.sitting)]
 
-    def raw_s(self) -> NDArray[np.float64]:
-        """Return wall times in seconds, float64 `[rounds, calls - 1]`.
-
-        The first call of each block pays for switching models (up to 20 %) and is left out.
-        """
-        return np.asarray(self.wall_ns[:, 1:] * 1e-9, dtype=np.float64)
-
-    def preempted(self) -> NDArray[np.bool_]:
-        """Return which of the calls in `raw_s` another process interrupted."""
-        return self.nivcsw[:, 1:] > 0
-
 
 @dataclass(frozen=True, slots=True)
 class OperatorTime:
@@ -92,7 +81,7 @@ class OperatorTime:
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """A value with its 95 % interval."""
+    """A value with its interval, of the confidence that the measurement states."""
 
     value: float
     lo: float

@@ -12,8 +12,10 @@ import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from harness.measurement.intervals import preempted, raw_s
+
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
     from pathlib import Path
 
     from matplotlib.axes import Axes
@@ -28,19 +30,19 @@ _SHOWN, _ROOM = 99.0, 1.25
 counted in the title and drawn at the edge."""
 
 
-def draw_calls(path: Path, models: Mapping[str, Sequence[LatencySample]]) -> None:
+def draw_calls(path: Path, models: Sequence[tuple[str, Sequence[LatencySample]]]) -> None:
     """Draw histogram and run order of each model's calls, one row a model.
 
     Args:
         path: A .png or .svg file.
-        models: Per name its calls, one sample per process.
+        models: Names, each with its calls, one sample per process.
     """
     figure, rows = _figure(len(models))
-    for (name, samples), (left, right) in zip(models.items(), rows, strict=True):
-        calls = np.concatenate([sample.raw_s().ravel() for sample in samples]) * 1e3
-        preempted = np.concatenate([sample.preempted().ravel() for sample in samples])
-        starts = np.cumsum([0, *(sample.raw_s().size for sample in samples)])
-        _row(left, right, name, calls, preempted, starts)
+    for (name, samples), (left, right) in zip(models, rows, strict=True):
+        calls = np.concatenate([raw_s(sample).ravel() for sample in samples]) * 1e3
+        masked = np.concatenate([preempted(sample).ravel() for sample in samples])
+        starts = np.cumsum([0, *(raw_s(sample).size for sample in samples)])
+        _row(left, right, name, calls, masked, starts)
     figure.savefig(path)
 
 
@@ -74,16 +76,16 @@ def _row(
     right: Axes,
     name: str,
     calls_ms: NDArray[np.float64],
-    preempted: NDArray[np.bool_],
+    masked: NDArray[np.bool_],
     starts: NDArray[np.int64],
 ) -> None:
-    typical = calls_ms[~preempted] if not preempted.all() else calls_ms
+    typical = calls_ms[~masked] if not masked.all() else calls_ms
     top = float(np.percentile(typical, _SHOWN)) * _ROOM
     low = float(calls_ms.min()) * 0.98
     beyond, median = int((calls_ms > top).sum()), float(np.median(typical))
     shown = np.minimum(calls_ms, top)
     bins = np.linspace(low, top, _BINS).tolist()
-    left.hist([shown[~preempted], shown[preempted]], bins, stacked=True,
+    left.hist([shown[~masked], shown[masked]], bins, stacked=True,
               color=[_CLEAN, _PREEMPTED], label=["undisturbed", "preempted"])  # fmt: skip
     left.axvline(median, color=_MEDIAN, linewidth=1, linestyle="--",
                  label=f"median {median:.4g} ms")  # fmt: skip
@@ -92,8 +94,8 @@ def _row(
     left.set_title(name, fontsize=9, loc="left")
     left.legend(fontsize=7)
     order = np.arange(calls_ms.size)
-    for mask, colour in ((~preempted, _CLEAN), (preempted, _PREEMPTED)):
-        right.plot(order[mask], shown[mask], ".", markersize=1.6, color=colour, rasterized=True)
+    for chosen, colour in ((~masked, _CLEAN), (masked, _PREEMPTED)):
+        right.plot(order[chosen], shown[chosen], ".", markersize=1.6, color=colour, rasterized=True)
     for start in starts[1:-1]:
         right.axvline(start, color="#bbbbbb", linewidth=0.6)
     right.set_ylim(low, top * 1.02)

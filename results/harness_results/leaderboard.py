@@ -33,7 +33,8 @@ _NUMBERS = (
     "schema", "rank", "threads", "batch", "latency_ms", "latency_lo_ms", "latency_hi_ms",
     "p50_raw_ms", "p90_raw_ms", "p99_raw_ms", "ratio_ref", "ratio_lo", "ratio_hi", "n_calls",
     "n_processes", "contended_pct", "val_acc", "test_acc", "test_acc_lo", "test_acc_hi", "n_test",
-    "parity_err", "macs", "params", "size_bytes", "granule", "seed", "search_trials", "search_s",
+    "parity_err", "macs", "params", "size_bytes", "peak_mem_bytes", "granule", "seed",
+    "search_trials", "search_s",
 )  # fmt: skip
 FILE = "leaderboard.csv"
 _GROUP = (

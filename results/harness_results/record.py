@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from harness.errors import ConfigError
+from harness.measurement.intervals import raw_s
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -161,7 +162,7 @@ def latency_figures(measurement: Measurement, limit_s: float | None = None) -> d
         limit_s: The budget in seconds, for the share of raw calls within it; None for none.
     """
     stats, startup = measurement.stats, measurement.startup
-    raw = np.concatenate([sample.raw_s().ravel() for sample in measurement.samples])
+    raw = np.concatenate([raw_s(sample).ravel() for sample in measurement.samples])
 
     def triple(estimate: Estimate | None) -> list[float] | None:
         return None if estimate is None else [estimate.value, estimate.lo, estimate.hi]
@@ -192,6 +193,7 @@ def latency_figures(measurement: Measurement, limit_s: float | None = None) -> d
         "session_create_s": spread("session_create_s"),
         "first_inference_s": spread("first_inference_s"),
         "peak_mem_bytes": spread("peak_memory_bytes"),
+        "n_startups": None if startup is None else startup.n_processes,
         "energy_j": None,
         "flags": list(measurement.flags),
     }

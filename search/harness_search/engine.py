@@ -149,7 +149,7 @@ def _check_existing(results: Path) -> None:
 def set_up(
     settings: Settings, folder: StudyFolder, progress: Progress, started: float
 ) -> Workbench:
-    """Load the task, find its prunable groups, ask the target what it is; write nothing."""
+    """Load the task, find its prunable groups, ask the target what it is; write only to caches."""
     progress.phase("loading the task and finding its prunable groups")
     use_all_cores()
     torch.manual_seed(settings.seed)
@@ -158,7 +158,7 @@ def set_up(
     backend = open_backend(target)
     network = task.model()
     graph = pruning_graph(network, task.example_input(1))
-    with backend.open() as worker:
+    with lock.shared(), backend.open() as worker:
         facts = worker.facts
     granule = find_granule(backend, facts, folder, lock, progress)
     settings = replace(settings, target=replace(target, granule=granule))

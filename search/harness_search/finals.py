@@ -120,7 +120,7 @@ def trained_model(bench: Workbench, record: RunRecord) -> OnnxModel:
         bench.folder.path / info["onnx"], info["sha256"], info["size_bytes"], info["opset"],
         info["params"], info["macs"],
     )  # fmt: skip
-    model.verify()
+    model.read()
     return model
 
 
@@ -166,9 +166,8 @@ class _Final:
                     raise
                 self.failures[exc.subject] = str(exc)
                 self.bench.progress.note(f"left out of the final: {exc}")
-                for control in controls:
-                    if _name(control) == exc.subject:
-                        out.append(control)
+                same = candidate is not None and _name(candidate) == exc.subject
+                out += [c for c in controls if _name(c) == exc.subject and not same]
                 trials = [one for one in trials if _name(one) != exc.subject]
 
     def has(self, finalist: Finalist) -> bool:

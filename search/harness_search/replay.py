@@ -72,7 +72,7 @@ def replay(results: Path, run_id: str) -> Replay:
         raise ConfigError(f"{weights} doesn't hold the weights of {run_id}: {exc}") from exc
     info = record.model
     model = OnnxModel(folder.path / info["onnx"], info["sha256"], info["size_bytes"], info["opset"])
-    model.verify()
+    model.read()
     options = {f.name: record.target[f.name] for f in fields(Target) if f.name in record.target}
     inputs = task.validation().inputs.numpy()
     with HostLock().shared():

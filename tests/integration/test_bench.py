@@ -86,7 +86,8 @@ def test_one_file_has_figures_start_up_memory_and_the_frozen_reference(small: Pa
     assert timed["n_processes"] == 5
     assert timed["session_create_s"] == [0.01, 0.01, 0.01]
     assert timed["peak_mem_bytes"] == [2.0**26] * 3
-    assert timed["inputs"] == {"x": [1, 1000]}
+    assert timed["inputs"] == {"x": {"shape": [1, 1000], "dtype": "float32", "fed": "random"}}
+    assert timed["n_startups"] == 3
     assert timed["compared"] is None
     assert found["reference"]["p50_s"][0] > 0
     assert found["scenario"] == "single_stream"
@@ -131,11 +132,21 @@ def test_whole_batches_are_counted_as_samples_per_second(base: Path) -> None:
     found = as_json(path, "--scenario", "offline", "--set", "batch=8")
     (timed,) = found["models"]
     assert found["scenario"] == "offline"
-    assert timed["inputs"] == {"x": [8, 500]}
+    assert timed["inputs"]["x"]["shape"] == [8, 500]
     assert timed["throughput"]["batch"] == 8
     rate = 8 / (fake_latency_ns(path.stat().st_size) * 1e-9)
     assert timed["throughput"]["per_s"][0] == pytest.approx(rate, rel=0.01)
     assert "samples/s" in bench(path, "--scenario", "offline", "--set", "batch=8")
+
+
+def test_batches_that_differ_compare_as_samples_per_second_only(base: Path) -> None:
+    one, eight = model(base / "one.onnx", 500, 1), model(base / "eight.onnx", 500, 8)
+    assert (
+        "batches of 1, 8" in call("bench", str(one), str(eight), "--target", "fake", code=2).stderr
+    )
+    timed = as_json(one, eight, "--scenario", "offline")["models"][1]
+    ratio = fake_latency_ns(one.stat().st_size) / fake_latency_ns(eight.stat().st_size)
+    assert timed["throughput"]["ratio"][0] == pytest.approx(8 * ratio, rel=0.01)
 
 
 def test_arriving_requests_wait_for_each_other(small: Path) -> None:

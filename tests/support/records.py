@@ -32,7 +32,8 @@ def figures(ratio: float = 0.47, **overrides: Any) -> dict[str, Any]:
         "ratio_p50": triple(ratio), "ratio_p90": triple(ratio * 1.02), "n_calls": 15000,
         "n_clean": 14900, "n_rounds": 150, "n_sittings": 50, "n_processes": 5,
         "contended": 1 / 150, "raw_within_budget": 0.995, "session_create_s": triple(0.01),
-        "first_inference_s": triple(3e-5), "peak_mem_bytes": None, "energy_j": None, "flags": [],
+        "first_inference_s": triple(3e-5), "peak_mem_bytes": None, "n_startups": 3,
+        "energy_j": None, "flags": [],
     }  # fmt: skip
     return made | overrides
 

@@ -20,8 +20,8 @@ from harness.candidate import OnnxModel
 from harness.errors import BackendError, ConfigError, DeviceLost
 from harness.target import Target
 from harness_backends import agent
-from harness_backends.onnxruntime import OnnxRuntimeBackend, OnnxRuntimeWorker
-from harness_backends.testing.contract import INPUT, linear_model, one_batch
+from harness_backends.onnxruntime import OnnxRuntimeBackend, OnnxRuntimeWorker, _by_run
+from harness_backends.testing.contract import INPUT, linear_model, model_at, one_batch
 
 SOURCE = Path(agent.__file__).read_text(encoding="utf-8")
 
@@ -195,6 +195,25 @@ def test_a_profile_of_nothing_has_no_nodes() -> None:
     assert agent.node_times([]) == []
 
 
+@pytest.mark.parametrize(("us", "runs", "by_run"), [
+    ([3, 4], 2, [3, 4]), ([1, 2, 3, 4, 5, 6], 2, [6, 15]), ([3, 3, 3], 2, [4.5, 4.5]),
+])  # fmt: skip
+def test_a_node_in_a_loop_takes_all_its_executions_in_a_run(
+    us: list[int], runs: int, by_run: list[float]
+) -> None:
+    assert _by_run(us, runs) == pytest.approx([one * 1e-6 for one in by_run])
+
+
+def test_a_file_that_changes_between_processes_is_refused(tmp_path: Path) -> None:
+    model = linear_model(tmp_path / "m.onnx", 2.0)
+    model.path.write_bytes(model.path.read_bytes() + b" ")
+    with real() as worker, pytest.raises(ConfigError, match=r"m\.onnx was changed"):
+        worker.load(model, one_batch())
+    model.path.unlink()
+    with real() as worker, pytest.raises(ConfigError, match=r"m\.onnx is missing"):
+        worker.load(model, one_batch())
+
+
 def test_an_unreadable_sensor_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(agent, "read_text", lambda path: None)
     state = agent.machine_state()
@@ -208,7 +227,8 @@ def test_an_unreadable_sensor_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_sensors_are_read_as_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
     files = {
-        "/proc/stat": "cpu  10 20 30 40 50 60 70 80 90 100\ncpu0 1 2 3",
+        "/proc/stat": "cpu  99 99 99 99 99 99 99 99 99 99\ncpu0 1 2 3 4 5 6 7 8 9 10\n"
+        "cpu1 10 20 30 40 50 60 70 80 90 100\ncpu10 9 9 9 9 9 9 9 9 9 9\nintr 5",
         "/sys/devices/system/cpu/cpu0/cpufreq/scaling_max_freq": "3000000",
         "/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor": "performance",
         "/sys/devices/system/cpu/cpu0/thermal_throttle/core_throttle_count": "0",
@@ -225,7 +245,7 @@ def test_sensors_are_read_as_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
     assert (state["governor"], state["max_khz"], state["throttle_count"]) == (
         "performance", 3_000_000, 0,
     )  # fmt: skip
-    assert (state["cpu_ticks"], state["steal_ticks"], state["load_1min"]) == (360, 80, 0.25)
+    assert (state["cpu_ticks"], state["steal_ticks"], state["load_1min"]) == (396, 88, 0.25)
     assert (state["stalled_us"], state["temperature_c"], state["khz"]) == (186_512, 41.0, None)
 
 
@@ -287,7 +307,7 @@ def matmul_model(path: Path, width: int) -> OnnxModel:
     )
     opset = [helper.make_opsetid("", 17)]
     onnx.save(helper.make_model(graph, opset_imports=opset, ir_version=8), str(path))
-    return OnnxModel(path, "", path.stat().st_size, 17)
+    return model_at(path)
 
 
 def test_the_agent_stays_on_the_cpus_that_it_is_given() -> None:

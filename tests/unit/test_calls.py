@@ -24,13 +24,13 @@ def sample(seed: int, preempted: float = 0.1) -> LatencySample:
 @pytest.mark.parametrize("preempted", [0.0, 0.1, 1.0])
 def test_calls_are_drawn_whoever_interrupted_them(tmp_path: Path, preempted: float) -> None:
     path = tmp_path / "calls.png"
-    draw_calls(path, {"a": [sample(1, preempted)], "b": [sample(2), sample(3)]})
+    draw_calls(path, [("a", [sample(1, preempted)]), ("a", [sample(2), sample(3)])])
     assert path.read_bytes().startswith(b"\x89PNG")
 
 
 def test_a_picture_can_be_a_vector(tmp_path: Path) -> None:
     path = tmp_path / "calls.svg"
-    draw_calls(path, {"model <1> & $2$": [sample(1)]})
+    draw_calls(path, [("model <1> & $2$", [sample(1)])])
     assert "<svg" in path.read_text()
 
 

@@ -16,10 +16,10 @@ def test_a_recorded_file_is_told_from_a_changed_or_missing_one(tmp_path: Path) -
     path = tmp_path / "model.onnx"
     path.write_bytes(b"abc")
     model = OnnxModel(path, hashlib.sha256(b"abc").hexdigest(), 3, 17)
-    model.verify()
+    model.read()
     path.write_bytes(b"abd")
     with pytest.raises(ConfigError, match="changed"):
-        model.verify()
+        model.read()
     path.unlink()
     with pytest.raises(ConfigError, match="missing"):
-        model.verify()
+        model.read()

@@ -18,6 +18,7 @@ from harness.measurement.types import Subject
 from harness.target import Target
 from harness_backends import agent
 from harness_backends.onnxruntime import OnnxRuntimeBackend, OnnxRuntimeWorker
+from harness_backends.testing.contract import model_at
 
 # The model's file says where and how the runtime fails: "create abort".
 FAULTY = r"""
@@ -59,6 +60,10 @@ class Faulty:
             os._exit(3)
         if how == "hang":
             time.sleep(600)
+        if how == "chatter":
+            while True:
+                os.write(2, b"retrying ...\\n")
+                time.sleep(0.01)
         if how == "memory":
             raise MemoryError("no room for the weights")
         if how == "print":
@@ -93,7 +98,7 @@ def opened() -> OnnxRuntimeWorker:
 def model(folder: Path, fault: str) -> OnnxModel:
     path = folder / f"{fault.replace(' ', '-')}.onnx"
     path.write_text(fault)
-    return OnnxModel(path, "", path.stat().st_size, 17)
+    return model_at(path)
 
 
 def is_gone(pid: int) -> bool:
@@ -148,6 +153,14 @@ def test_a_runtime_that_hangs_is_ended(tmp_path: Path, at: str) -> None:
             worker.time([(worker.load(model(tmp_path, f"{at} hang"), INPUTS), 2)])
         with pytest.raises(DeviceLost, match=f"signal {signal.SIGKILL.value}"):
             worker.time([(fine, 2)])
+    assert is_gone(worker.facts["pid"])
+
+
+def test_a_runtime_that_only_talks_is_ended_too(tmp_path: Path) -> None:
+    with opened() as worker:
+        worker.channel._timeout_s = 0.5
+        with pytest.raises(DeviceLost, match="did not answer"):
+            worker.load(model(tmp_path, "create chatter"), INPUTS)
     assert is_gone(worker.facts["pid"])
 
 

@@ -195,3 +195,11 @@ def test_other_users_of_the_host_can_lock_it_too(tmp_path: Path) -> None:
     HostLock(tmp_path)
     modes = {path.stat().st_mode & 0o777 for path in tmp_path.iterdir()}
     assert modes == {0o666}
+
+
+def test_a_lock_that_is_no_longer_used_gives_its_descriptors_back(tmp_path: Path) -> None:
+    before = len(os.listdir("/proc/self/fd"))
+    for _ in range(20):
+        with HostLock(tmp_path).exclusive():
+            pass
+    assert len(os.listdir("/proc/self/fd")) <= before + 1

@@ -397,6 +397,30 @@ def test_the_bootstrap_of_a_ratio_is_paired_by_sitting() -> None:
     assert ratio.half_width < 1e-9 < figures.latency("p90").half_width
 
 
+# Tails.
+
+
+def test_a_tail_of_several_small_processes_is_that_of_all_calls() -> None:
+    """A mean of quantiles of 14 calls each would lie near the 85th percentile."""
+    rng = np.random.default_rng(8)
+    found = []
+    for _ in range(200):
+        taken = [sample(NS * rng.lognormal(0.0, 0.2, (7, 3))) for _ in range(5)]
+        found.append(math.log(summarise(taken, None, 0.95).latency("p90").value / 1e-3))
+    assert np.mean(found) == pytest.approx(0.2 * 1.2815515, abs=0.02)
+
+
+@pytest.mark.parametrize(("processes", "sittings"), [(5, 6), (10, 6), (1, 6), (1, 12), (1, 48)])
+def test_tail_intervals_cover_the_truth(processes: int, sittings: int) -> None:
+    truth, covered, tries = 1e-3 * math.exp(0.2 * 1.2815515), 0, 150
+    rng = np.random.default_rng(9)
+    for _ in range(tries):
+        taken = [sample(NS * rng.lognormal(0.0, 0.2, (sittings, 21))) for _ in range(processes)]
+        estimate = summarise(taken, None, 0.95).latency("p90")
+        covered += estimate.lo <= truth <= estimate.hi
+    assert covered / tries > 0.88
+
+
 # What the order of time is looked for in.
 
 

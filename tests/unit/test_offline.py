@@ -22,7 +22,7 @@ def steady(ns: float, seed: int = 0, noise: float = 0.01) -> LatencySample:
 def test_a_throughput_is_samples_over_all_the_time_that_the_calls_took() -> None:
     wall = np.full((12, 11), 1_000_000, np.int64)
     wall[:, 5] = 11_000_000  # a slow call counts: one got that many samples, and no more
-    found = throughput([sample(wall)], None, batch=4)
+    found = throughput([sample(wall)], 4, None, 0.95)
     assert found.per_s.value == pytest.approx(4 * 10 / (9e-3 + 11e-3))
     assert (found.batch, found.ratio) == (4, None)
 
@@ -31,8 +31,8 @@ def test_a_throughput_is_samples_over_all_the_time_that_the_calls_took() -> None
 def test_the_interval_covers_the_truth_and_the_ratio_is_paired(processes: int) -> None:
     fast = [steady(1e6, seed) for seed in range(processes)]
     slow = [steady(2e6, 100 + seed) for seed in range(processes)]
-    found = throughput(slow, fast, batch=8)
+    found = throughput(slow, 8, (fast, 2), 0.95)
     assert found.per_s.lo < 8 / 2e-3 < found.per_s.hi
     assert found.ratio is not None
-    assert found.ratio.lo < 0.5 < found.ratio.hi
+    assert found.ratio.lo < 0.5 * 8 / 2 < found.ratio.hi
     assert found.ratio.half_width < 0.01

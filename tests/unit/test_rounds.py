@@ -261,7 +261,7 @@ def test_identical_models_are_not_called_different_by_their_sessions_luck() -> N
         for seed in range(60):
             # Slow models have few calls, and so no p90 that would take long to compute.
             slow = {"dense": 40.0 * MS, "small": 40.0 * MS}
-            machine = Machine(slow, session_noise=0.01, fresh_luck=fresh_luck, seed=seed)
+            machine = Machine(slow, session_noise=0.01, fresh_luck=fresh_luck, seed=5000 + seed)
             ratio = timed(machine, None, Plan((1,), (8,), 0.0), seed)["small"].stats.ratio("p50")
             wrong += not ratio.lo <= 1.0 <= ratio.hi
         return wrong / 60
@@ -537,6 +537,19 @@ def test_a_failure_while_timing_is_not_swallowed() -> None:
 def test_a_latency_that_never_stops_drifting_is_flagged() -> None:
     machine = pair(mood=lambda turn: 1.01**turn)
     assert "no_steady_state" in timed(machine)["small"].flags
+
+
+@pytest.mark.parametrize("latency_ms", [100.0, 250.0, 2000.0])
+def test_a_slow_model_that_is_steady_is_not_flagged(latency_ms: float) -> None:
+    machine = Machine({"dense": latency_ms * MS, "small": 0.4 * latency_ms * MS})
+    assert timed(machine)["small"].flags == ()
+
+
+def test_a_fast_model_beside_a_slow_one_is_warmed_up_as_long_as_alone() -> None:
+    machine = Machine({"dense": 1000.0 * MS, "small": 0.1 * MS})
+    timed(machine, None, Plan((1,), (6,), 0.0))
+    before = machine.order[: machine.order.index(("small", 4))]  # settling begins the sittings
+    assert sum(calls for name, calls in before if name == "small") * 0.1e-3 > 0.19
 
 
 def test_a_latency_that_settles_is_not_flagged() -> None:

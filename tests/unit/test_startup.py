@@ -110,7 +110,22 @@ def test_a_failure_names_the_model_and_the_process_is_ended(fault: Exception) ->
         started(starts)
     assert caught.value.subject == "mine"
     assert caught.value.__cause__ is fault
-    assert starts.events == ["lock", "open", "close", "unlock"]
+    tries = 2 if isinstance(fault, DeviceLost) else 1  # something else may have ended it
+    assert starts.events == ["lock", "open", "close", "unlock"] * tries
+
+
+def test_a_process_that_is_lost_once_is_started_again() -> None:
+    class Unlucky(Starts):
+        @contextmanager
+        def open(self) -> Iterator[Any]:
+            self.fault = DeviceLost("gone") if "open" not in self.events else None
+            with super().open() as worker:
+                worker.process = max(0, worker.process - 1)
+                yield worker
+
+    starts = Unlucky()
+    assert started(starts).session_create_s == Spread(0.2, 0.1, 0.9)
+    assert starts.events.count("open") == 4
 
 
 def test_a_process_that_can_not_be_started_is_no_models_fault() -> None:

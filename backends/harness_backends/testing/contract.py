@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -30,7 +31,13 @@ def linear_model(path: Path, factor: float) -> OnnxModel:
     )  # fmt: skip
     proto = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
     onnx.save(proto, str(path))
-    return OnnxModel(path, "", path.stat().st_size, 17)
+    return model_at(path)
+
+
+def model_at(path: Path) -> OnnxModel:
+    """Return the model in a file, whatever is in it."""
+    data = path.read_bytes()
+    return OnnxModel(path, hashlib.sha256(data).hexdigest(), len(data), 17)
 
 
 def one_batch() -> dict[str, Any]:
@@ -106,7 +113,7 @@ class BackendContract:
         path = tmp_path / "bad.onnx"
         path.write_bytes(b"no model")
         with pytest.raises(BackendError, match=r"bad\.onnx"):
-            worker.load(OnnxModel(path, "", 8, 17), one_batch())
+            worker.load(model_at(path), one_batch())
         worker.load(linear_model(tmp_path / "good.onnx", 1.0), one_batch())
 
     def test_a_reloaded_session_does_the_same_work(self, worker: Any, tmp_path: Path) -> None:
@@ -163,7 +170,7 @@ class BackendContract:
         path = tmp_path / "bad.onnx"
         path.write_bytes(b"no model")
         with pytest.raises(BackendError, match=r"bad\.onnx"):
-            worker.profile(OnnxModel(path, "", 8, 17), one_batch(), 2)
+            worker.profile(model_at(path), one_batch(), 2)
         worker.load(linear_model(tmp_path / "good.onnx", 1.0), one_batch())
 
     def test_peak_memory_is_bytes_or_unknown(self, worker: Any, tmp_path: Path) -> None:
