@@ -88,7 +88,7 @@ def bench(
     """Time ONNX files on a target, interleaved, each against the first.
 
     Args:
-        paths: One file, or several. They are fed random numbers.
+        paths: One file, or several. Floating inputs are fed random numbers, others zeros.
         target: Where to time.
         seconds: About so long in one process; None for five fresh processes or more, until the
             result is within 1 %.
@@ -97,8 +97,8 @@ def bench(
         seed: Of the order in which models are timed.
 
     Raises:
-        ConfigError: If a file can't be timed, or the target can't be used.
-        BackendError: If the runtime refuses a model.
+        ConfigError: If a file can't be timed, the runtime refuses it, or the target can't be used.
+        BackendError: If the runtime crashes or hangs.
     """
     read = _read(paths, target)
     several = len(read) > 1
@@ -159,8 +159,9 @@ def serve(
         seed: Of the arrivals.
 
     Raises:
-        ConfigError: If the file can't be timed, or the target can't be used.
-        BackendError: If the runtime refuses the model.
+        ConfigError: If the file can't be timed, the runtime refuses it, or the target can't be
+            used.
+        BackendError: If the runtime crashes or hangs.
     """
     ((model, specs),) = _read([path], target)
     subject = Subject(model, _random_inputs(path, specs))
@@ -180,8 +181,9 @@ def profile(path: Path, target: Target, runs: int = 60) -> list[OperatorTime]:
         runs: Inferences.
 
     Raises:
-        ConfigError: If the file can't be run, or the target can't be used.
-        BackendError: If the runtime refuses the model, or has no profiler.
+        ConfigError: If the file can't be run, the runtime refuses it or has no profiler, or the
+            target can't be used.
+        BackendError: If the runtime crashes or hangs.
     """
     ((model, specs),) = _read([path], target)
     backend = open_backend(target)

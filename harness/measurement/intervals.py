@@ -7,7 +7,8 @@ identical models different. So the unit of an interval is the sitting, which beg
 sessions, or the process where there are several; never the call.
 
 A call's way: masked if preempted (`_calls_s`), part of its round's median, of its sitting's mean
-(`_sitting_logs`), and of the interval over sittings or processes (`log_interval`).
+(`_sitting_logs`), and of the interval over sittings or processes (`log_interval`). Tails are those
+of all calls together (`_tail`).
 """
 
 from __future__ import annotations
