@@ -90,7 +90,7 @@ def log_interval(logs: Sequence[float] | Values, confidence: float, trim: bool) 
     ordered = np.sort(values)
     mean = float(ordered[gone : n - gone].mean())
     winsorised = np.clip(values, ordered[gone], ordered[n - 1 - gone])
-    worth = series.effective_size(values) / n  # below 1 where values depend on each other
+    worth = series.effective_size(winsorised) / n  # below 1 where values depend on each other
     kept = n - 2 * gone
     spread = float(winsorised.std(ddof=1)) * math.sqrt((n - 1) / (kept * (kept - 1) * worth))
     freedom = max(1.0, kept * worth - 1)

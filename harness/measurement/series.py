@@ -32,12 +32,16 @@ def is_autocorrelated(values: Values) -> bool:
 def effective_size(values: Values) -> float:
     """Return how many independent values `values` are worth: n (1 - r) / (1 + r) for AR(1).
 
+    A positive r counts even where chance could explain it: with some twenty values it can't be
+    told from none, and intervals that left it out were a tenth too narrow on identical models. A
+    negative one never makes an interval narrower; below 10 values r is too uncertain to be used.
+
     References:
         Bayley & Hammersley (1946), "The effective number of independent observations".
     """
-    if not is_autocorrelated(values):
+    if values.size < 10:
         return float(values.size)
-    r = min(lag1_autocorrelation(values), 0.95)
+    r = min(max(lag1_autocorrelation(values), 0.0), 0.95)
     return max(2.0, values.size * (1 - r) / (1 + r))
 
 
