@@ -97,11 +97,13 @@ def as_json(
     result: BenchResult, nodes: Sequence[OperatorTime] | None, judged: LoadGenResult | None
 ) -> dict[str, Any]:
     """Return everything that was measured, in SI units; None is unknown."""
+    one_process = result.models[0].measurement.stats.n_processes == 1
     return {
         **_head(result.target, result.scenario),
         "fingerprint": result.fingerprint,
         "machine": dict(result.machine),
         "confidence": result.confidence,
+        "intervals_over": "sittings" if one_process else "processes",
         "models": [_model(timed, result) for timed in result.models],
         "reference": None if result.reference is None else latency_figures(result.reference),
         "profile": None if nodes is None else [asdict(node) for node in nodes],

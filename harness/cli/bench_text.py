@@ -43,6 +43,11 @@ def print_result(console: Console, result: BenchResult) -> None:
         f"({escape(str(result.machine['cpu_model']))}), {threads}; intervals are "
         f"{result.confidence:.0%}, over {_units(result)}[/]"
     )
+    if first.stats.n_processes == 1:
+        console.print(
+            "[yellow]one process: the intervals leave out what differs from process to process, "
+            "some tenths of a per cent or more. Leave `--time` out for several.[/]"
+        )
     print_flags(console, [flag for timed in result.models for flag in timed.measurement.flags])
 
 
