@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from harness.cli.console import reported, stderr, stdout
+from harness.cli.target import chosen_target
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -94,18 +95,14 @@ def bench(
 
     One file: latency with interval, percentiles, start-up and memory, in five fresh processes or
     more. Several: also the ratio to the first with its interval, and one of the words faster,
-    slower, not resolved. Inputs are random numbers of the shapes that the files state.
+    slower, not resolved. Floating inputs are fed random numbers, others zeros.
     """
     with reported():
         from harness.api import bench as api
         from harness.cli import bench_files
-        from harness.units import parse_count, parse_wall_s
-        from harness_backends.targets import find_target
+        from harness.units import parse_wall_s
 
-        options = list(settings or ())
-        if threads is not None:
-            options.append(f"threads={parse_count(threads, '--threads')}")
-        where = find_target(target).with_settings(options)
+        where = chosen_target(target, threads, settings)
         seconds = None if time is None else parse_wall_s(time)
         more = json or profile or referee is not None
         _check(models, scenario, rate, profile, referee, table and more)

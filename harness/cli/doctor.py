@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from harness.cli.console import reported, stderr, stdout
+from harness.cli.target import chosen_target
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -55,13 +56,8 @@ def doctor(
     with reported():
         from harness.api.doctor import Fitness, examine
         from harness.cli.bench_files import check_writable
-        from harness.units import parse_count
-        from harness_backends.targets import find_target
 
-        options = list(settings or ())
-        if threads is not None:
-            options.append(f"threads={parse_count(threads, '--threads')}")
-        where = find_target(target).with_settings(options)
+        where = chosen_target(target, threads, settings)
         check_writable(plot, (".png", ".svg"))
         with _progress() as on_step:
             found = examine(where, pairs=pairs, on_step=on_step, seed=seed)
@@ -99,6 +95,8 @@ def _progress() -> Any:
 def _print(console: Console, found: Examination) -> None:
     import numpy as np
     from rich.markup import escape
+
+    from harness_search.granule import FALLBACK
 
     machine, test = found.facts["machine"], found.test
     _heading(console, "machine")
@@ -144,7 +142,7 @@ def _print(console: Console, found: Examination) -> None:
     for curve in found.granules.curves:
         console.print(f"  {_curve_line(curve)}")
     if found.granules.granule is None:
-        console.print("  inconclusive: the search falls back to 16; `--set granule=N` sets it")
+        console.print(f"  inconclusive: a search uses {FALLBACK}; `--set granule=N` sets it")
     else:
         set_to = found.target.granule
         used = "a search on this target uses it" if set_to is None else f"the target sets {set_to}"
@@ -171,26 +169,24 @@ def _heading(console: Console, text: str) -> None:
 
 
 def _state_lines(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
+    from harness.measurement.flags import stolen_share, waiting_share
+
     def shown(name: str, form: str) -> str:
         values = [state.get(name) for state in (before, after)]
         known = [form.format(value) for value in values if value is not None]
         return " then ".join(dict.fromkeys(known)) or "unknown"
 
-    steal = "unknown"
-    if before.get("cpu_ticks") is not None and after.get("cpu_ticks") is not None:
-        total = max(1, after["cpu_ticks"] - before["cpu_ticks"])
-        steal = f"{(after['steal_ticks'] - before['steal_ticks']) / total:.1%}"
-    waiting = "unknown"
-    if before.get("stalled_us") is not None and after.get("stalled_us") is not None:
-        took_s = max(1e-9, after["clock_s"] - before["clock_s"])
-        waiting = f"{(after['stalled_us'] - before['stalled_us']) * 1e-6 / took_s:.1%} of the time"
+    def share(value: float | None) -> str:
+        return "unknown" if value is None else f"{value:.1%}"
+
+    stolen, waiting = stolen_share(before, after), waiting_share(before, after)
     khz = before.get("max_khz")
     limit = "unknown" if khz is None else f"{khz / 1e6:.2f} GHz"
     return [
         f"governor {shown('governor', '{}')}, clock limit {limit}, temperature "
         f"{shown('temperature_c', '{:.0f} °C')}, throttled {shown('throttle_count', '{} times')}",
-        f"load {shown('load_1min', '{:.2f}')}, stolen by the hypervisor {steal}, processes "
-        f"waiting for a CPU {waiting}",
+        f"load {shown('load_1min', '{:.2f}')}, stolen by the hypervisor {share(stolen)}, "
+        f"processes waiting for a CPU {share(waiting)} of the time",
     ]  # fmt: skip
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from harness.cli.console import reported, stdout
+from harness.cli.target import chosen_target
 
 if TYPE_CHECKING:
     from harness_search.settings import Settings
@@ -118,7 +119,6 @@ def _settings(
     from harness.tasks import task_class
     from harness.units import parse_count, parse_points, parse_size_bytes, parse_wall_s
     from harness_backends.registry import open_backend
-    from harness_backends.targets import find_target
     from harness_search.settings import DEFAULT_TIME_S, Settings, check_study_name
 
     if study is not None:
@@ -128,10 +128,8 @@ def _settings(
         time_s: float | None = parse_wall_s(time)
     else:
         time_s = None if trials is not None else DEFAULT_TIME_S
-    if threads is not None:
-        options = [*options, f"threads={parse_count(threads, '--threads')}"]
     asked = Settings(
-        target=find_target(target).with_settings(options),
+        target=chosen_target(target, threads, options),
         budgets=parse_budgets(budget, statistic),
         task=task, trials=n_trials, time_s=time_s, study=study,
         seed=parse_count(seed, "--seed", least=0),

@@ -87,15 +87,27 @@ def of_states(before: Mapping[str, Any], after: Mapping[str, Any]) -> set[str]:
     throttles = before.get("throttle_count"), after.get("throttle_count")
     if None not in throttles and throttles[1] > throttles[0]:  # type: ignore[operator]
         flags.add("throttled")
-    if None not in (before.get("steal_ticks"), after.get("steal_ticks")):
-        total = after["cpu_ticks"] - before["cpu_ticks"]
-        if total > 0 and (after["steal_ticks"] - before["steal_ticks"]) > 0.01 * total:
-            flags.add("steal")
-    if None not in (before.get("stalled_us"), after.get("stalled_us")):
-        stalled_s = (after["stalled_us"] - before["stalled_us"]) * 1e-6
-        if stalled_s > 0.05 * (after["clock_s"] - before["clock_s"]):
-            flags.add("pressure")
+    if (stolen_share(before, after) or 0) > 0.01:
+        flags.add("steal")
+    if (waiting_share(before, after) or 0) > 0.05:
+        flags.add("pressure")
     return flags
+
+
+def stolen_share(before: Mapping[str, Any], after: Mapping[str, Any]) -> float | None:
+    """Return the share of the CPU time that the hypervisor took; None where it isn't told."""
+    if None in (before.get("steal_ticks"), after.get("steal_ticks")):
+        return None
+    total = after["cpu_ticks"] - before["cpu_ticks"]
+    return (after["steal_ticks"] - before["steal_ticks"]) / total if total > 0 else None
+
+
+def waiting_share(before: Mapping[str, Any], after: Mapping[str, Any]) -> float | None:
+    """Return the share of the time in which a process waited for a CPU; None where unknown."""
+    if None in (before.get("stalled_us"), after.get("stalled_us")):
+        return None
+    took_s = after["clock_s"] - before["clock_s"]
+    return (after["stalled_us"] - before["stalled_us"]) * 1e-6 / took_s if took_s > 0 else None
 
 
 def of_precision(estimate: Estimate) -> set[str]:

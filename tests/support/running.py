@@ -63,3 +63,12 @@ def essence(record: dict[str, Any]) -> dict[str, Any]:
         "validation": record["accuracy"].get("validation"),
         "sha256": record["model"].get("sha256"),
     }
+
+
+def is_gone(pid: int) -> bool:
+    """Whether a process has ended and was waited for."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return True
+    return False

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 from contextlib import nullcontext
 from pathlib import Path
@@ -19,6 +18,7 @@ from harness.target import Target
 from harness_backends import agent
 from harness_backends.onnxruntime import OnnxRuntimeBackend, OnnxRuntimeWorker
 from harness_backends.testing.contract import model_at
+from support.running import is_gone
 
 # The model's file says where and how the runtime fails: "create abort".
 FAULTY = r"""
@@ -99,14 +99,6 @@ def model(folder: Path, fault: str) -> OnnxModel:
     path = folder / f"{fault.replace(' ', '-')}.onnx"
     path.write_text(fault)
     return model_at(path)
-
-
-def is_gone(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return True
-    return False
 
 
 FATAL = {

@@ -11,6 +11,7 @@ import pytest
 from harness.errors import BackendError, DeviceLost
 from harness_backends import agent, transport
 from harness_backends.transport import Channel, local_argv
+from support.running import is_gone
 
 PRELUDE = f"""
 import json, struct, sys, time, os
@@ -32,14 +33,6 @@ def channel(tmp_path: Path, script: str, timeout_s: float | None = LONG_S) -> Ch
     path = tmp_path / "agent.py"
     path.write_text(PRELUDE + script)
     return Channel([sys.executable, "-I", "-S", str(path)], "onnxruntime", timeout_s)
-
-
-def is_gone(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return True
-    return False
 
 
 def test_the_real_agent_says_what_it_is_and_ends_when_closed() -> None:
