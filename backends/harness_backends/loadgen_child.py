@@ -37,8 +37,8 @@ def main() -> None:
     while len(took_s) < _WARM_UP and sum(took_s) < _WARM_UP_S:
         took_s.append(_clocked(call))
     expected_ns = max(1, int(_HEADROOM * sorted(took_s)[len(took_s) // 20] * 1e9))
-    _single_stream(call, asked["min_duration_ms"], expected_ns, asked["logs"])
-    log = _figures(Path(asked["logs"]) / "mlperf_log_detail.txt")
+    single_stream(call, asked["min_duration_ms"], expected_ns, asked["logs"])
+    log = figures_of(Path(asked["logs"]) / "mlperf_log_detail.txt")
     figures = {
         "verdict": log["result_validity"],
         "n_queries": log["result_query_count"],
@@ -47,9 +47,17 @@ def main() -> None:
     sys.stdout.write(json.dumps(figures) + "\n")
 
 
-def _single_stream(
+def single_stream(
     call: Callable[[], Any], min_duration_ms: int, expected_ns: int, logs: str
 ) -> None:
+    """Run LoadGen's SingleStream: the next query is issued once the last is answered.
+
+    Args:
+        call: One query.
+        min_duration_ms: How long at least, milliseconds.
+        expected_ns: Expected latency, nanoseconds; it says how many queries are made beforehand.
+        logs: Folder for LoadGen's logs.
+    """
     import mlperf_loadgen as lg
 
     settings = lg.TestSettings()
@@ -77,8 +85,8 @@ def _clocked(call: Callable[[], Any]) -> float:
     return time.perf_counter() - start
 
 
-def _figures(path: Path) -> dict[str, Any]:
-    """Return the log's entries by key."""
+def figures_of(path: Path) -> dict[str, Any]:
+    """Return the entries of LoadGen's detail log by key."""
     prefix = ":::MLLOG "
     lines = (line for line in path.read_text().splitlines() if line.startswith(prefix))
     entries = (json.loads(line.removeprefix(prefix)) for line in lines)

@@ -12,11 +12,11 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
-import mlperf_loadgen as lg
 import numpy as np
 from loading import load_unit
+
+from harness_backends.loadgen_child import figures_of, single_stream
 
 _WARM_UP = 50
 _HEADROOM = 0.5
@@ -26,21 +26,12 @@ as the expected latency says: a run that is out of them early is invalid, spare 
 
 def main() -> None:
     unit, least_ms = load_unit(sys.argv[1], int(sys.argv[2])), int(sys.argv[3])
-    settings = lg.TestSettings()
-    settings.scenario = lg.TestScenario.SingleStream
-    settings.mode = lg.TestMode.PerformanceOnly
-    settings.min_duration_ms = least_ms
     fast_s = float(np.percentile([_clocked(unit) for _ in range(_WARM_UP)], 5))
-    settings.single_stream_expected_latency_ns = max(1, int(_HEADROOM * fast_s * 1e9))
     calls_s: list[float] = []
-
-    def issue(samples: list[Any]) -> None:
-        calls_s.append(_clocked(unit))
-        lg.QuerySamplesComplete([lg.QuerySampleResponse(s.id, 0, 0) for s in samples])
-
     with tempfile.TemporaryDirectory() as folder:
-        _start(issue, settings, folder)
-        figures = _figures(Path(folder) / "mlperf_log_detail.txt")
+        expected_ns = max(1, int(_HEADROOM * fast_s * 1e9))
+        single_stream(lambda: calls_s.append(_clocked(unit)), least_ms, expected_ns, folder)
+        figures = figures_of(Path(folder) / "mlperf_log_detail.txt")
     if figures["result_validity"] != "VALID":
         sys.exit(f"LoadGen calls the run {figures['result_validity']}")
     p50_s = figures["result_50.00_percentile_latency_ns"] * 1e-9
@@ -51,26 +42,6 @@ def _clocked(unit: Callable[[], None]) -> float:
     start = time.perf_counter()
     unit()
     return time.perf_counter() - start
-
-
-def _start(issue: Callable[[list[Any]], None], settings: lg.TestSettings, folder: str) -> None:
-    output = lg.LogOutputSettings()
-    output.outdir = folder
-    log = lg.LogSettings()
-    log.log_output, log.enable_trace = output, False
-    sut = lg.ConstructSUT(issue, lambda: None)
-    library = lg.ConstructQSL(1, 1, lambda _: None, lambda _: None)
-    lg.StartTestWithLogSettings(sut, library, settings, log)
-    lg.DestroyQSL(library)
-    lg.DestroySUT(sut)
-
-
-def _figures(path: Path) -> dict[str, Any]:
-    """Return the log's entries by key."""
-    prefix = ":::MLLOG "
-    lines = (line for line in path.read_text().splitlines() if line.startswith(prefix))
-    entries = (json.loads(line.removeprefix(prefix)) for line in lines)
-    return {entry["key"]: entry["value"] for entry in entries}
 
 
 if __name__ == "__main__":
