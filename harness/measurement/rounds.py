@@ -129,11 +129,7 @@ def measure(
     for n_processes in plan.processes:
         while len(states) < n_processes:
             try:
-                with exclusive():
-                    began_s = time.monotonic()
-                    with open_worker() as worker:
-                        process = _Process(worker, subjects, reference, plan, rng, began_s)
-                        suffered |= process.run()
+                process = _run_process(open_worker, subjects, reference, plan, rng, exclusive)
             except CandidateFailed:
                 raise
             except BackendError:
@@ -143,6 +139,7 @@ def measure(
                 if losses > 1:
                     raise
                 continue
+            suffered |= process.flags
             for name, sample in process.samples().items():
                 samples[name].append(sample)
             states.append(process.states)
@@ -150,7 +147,7 @@ def measure(
             break
     base = samples[reference] if reference is not None else None
     stats = {name: intervals.summarise(own, base, plan.per_look) for name, own in samples.items()}
-    environment = {"runtime_version": worker.facts["runtime_version"], "processes": states}
+    environment = {"runtime_version": process.runtime_version, "processes": states}
     return {
         name: Measurement(
             stats[name],
@@ -161,6 +158,23 @@ def measure(
         )
         for name, subject in subjects.items()
     }
+
+
+def _run_process(
+    open_worker: OpenWorker,
+    subjects: Mapping[str, Subject],
+    reference: str | None,
+    plan: Plan,
+    rng: random.Random,
+    exclusive: Exclusive,
+) -> _Process:
+    """Run one fresh process from start to end, with the machine to itself."""
+    with exclusive():
+        began_s = time.monotonic()
+        with open_worker() as worker:
+            process = _Process(worker, subjects, reference, plan, rng, began_s)
+            process.run()
+    return process
 
 
 def _run_alone(
@@ -199,9 +213,11 @@ class _Process:
         self._blocks: dict[str, list[Block]] = {name: [] for name in subjects}
         self._calls = self._rounds = _ROUNDS
         self.states: dict[str, Any] = {}
+        self.flags: set[str] = set()
+        self.runtime_version: str = worker.facts["runtime_version"]
 
-    def run(self) -> set[str]:
-        """Load, warm up and run sittings; return the flags that the process earned."""
+    def run(self) -> None:
+        """Load, warm up and run sittings; keep what the machine's state says of it."""
         for name in self._shuffled():
             subject = self._subjects[name]
             with _blamed_on(name):
@@ -212,7 +228,7 @@ class _Process:
         before = self._worker.state()
         self._sit(round_s)
         self.states = {"before": before, "after": self._worker.state()}
-        return flag.of_states(**self.states) | (set() if steady else {"no_steady_state"})
+        self.flags = flag.of_states(**self.states) | (set() if steady else {"no_steady_state"})
 
     def samples(self) -> dict[str, LatencySample]:
         """Return what was timed after the warm-up."""
