@@ -16,27 +16,40 @@ from harness.atomic import write_atomic
 from harness.candidate import OnnxModel
 from harness.errors import ExportError
 from harness.onnxfile import opset_of
+from harness.tasks.objective import as_tuple
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
     from torch import nn
 
+    from harness.tasks.objective import Arrays
+
 OPSET = 17
 """TensorRT 8.6 takes no newer one, and the TorchScript exporter writes exactly what is asked."""
-INPUT, OUTPUT = "input", "logits"
+INPUT, OUTPUT = "input", "output"
+"""Names in an exported file, where the network brings none; several outputs are numbered."""
 FP32_TOLERANCE = 1e-4
 """Largest difference between torch and the file, relative to the largest output."""
 
 
-def export_onnx(model: nn.Module, example: torch.Tensor, path: Path) -> OnnxModel:
+def export_onnx(
+    model: nn.Module,
+    example: torch.Tensor,
+    path: Path,
+    input_name: str = INPUT,
+    output_names: Sequence[str] = (),
+) -> OnnxModel:
     """Write `model` to `path` as ONNX, weights inside; atomically.
 
     Args:
         model: The network; it is put into evaluation mode.
         example: One batch, as the target runs it; its shape is fixed in the file.
         path: Where the file goes.
+        input_name: Of the input.
+        output_names: Of the outputs; empty for `output`, or `output_0`, `output_1`, ...
 
     Raises:
         ExportError: If the exporter fails, or writes another opset than asked.
@@ -47,11 +60,12 @@ def export_onnx(model: nn.Module, example: torch.Tensor, path: Path) -> OnnxMode
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the exporter announces its own deprecation
         try:
+            names = list(output_names) or _output_names(model, example)
             torch.onnx.export(
                 model,
                 (example.contiguous(),),
                 buffer,  # type: ignore[arg-type]  # torch documents a file object
-                input_names=[INPUT], output_names=[OUTPUT], opset_version=OPSET, dynamo=False,
+                input_names=[input_name], output_names=names, opset_version=OPSET, dynamo=False,
             )  # fmt: skip
         except Exception as exc:  # the exporter raises what it likes
             raise ExportError(f"torch could not export the network to ONNX: {exc}") from exc
@@ -70,6 +84,12 @@ def export_onnx(model: nn.Module, example: torch.Tensor, path: Path) -> OnnxMode
     )
 
 
+def _output_names(model: nn.Module, example: torch.Tensor) -> list[str]:
+    with torch.inference_mode():
+        count = len(as_tuple(model(example)))
+    return [OUTPUT] if count == 1 else [f"{OUTPUT}_{i}" for i in range(count)]
+
+
 def layer_macs(model: nn.Module, example: torch.Tensor) -> dict[str, int]:
     """Return multiply-accumulates per convolution and linear layer, by module name.
 
@@ -81,15 +101,17 @@ def layer_macs(model: nn.Module, example: torch.Tensor) -> dict[str, int]:
     hooks = []
 
     def watch(name: str, layer: nn.Module) -> None:
-        def count(_: nn.Module, __: Any, output: torch.Tensor) -> None:
+        def count(_: nn.Module, inputs: tuple[torch.Tensor, ...], output: torch.Tensor) -> None:
             weight = layer.weight
             assert isinstance(weight, torch.Tensor)
-            # Each output element takes one product per weight of its output channel.
-            macs[name] = macs.get(name, 0) + output.numel() * weight[0].numel()
+            # Each output element takes one product per weight of its output channel; where the
+            # convolution is transposed, each input element one per weight of its input channel.
+            elements = inputs[0] if getattr(layer, "transposed", False) else output
+            macs[name] = macs.get(name, 0) + elements.numel() * weight[0].numel()
 
         hooks.append(layer.register_forward_hook(count))
 
-    kinds = (torch.nn.Conv1d, torch.nn.Conv2d, torch.nn.Conv3d, torch.nn.Linear)
+    kinds = (torch.nn.modules.conv._ConvNd, torch.nn.Linear)
     for name, layer in model.named_modules():
         if isinstance(layer, kinds):
             watch(name, layer)
@@ -112,9 +134,11 @@ class Parity:
     """How far a file's outputs are from the network's.
 
     Attributes:
-        max_error: Largest absolute difference over the largest absolute output; None where the
-            outputs can't be compared: another shape, or not finite.
-        argmax_differs: Samples whose class differs although its lead exceeds the tolerance.
+        max_error: Largest absolute difference over the largest absolute value of that output, the
+            worst of several outputs; None where they can't be compared: another shape, or not
+            finite.
+        argmax_differs: Samples whose class differs although its lead exceeds the tolerance; 0 where
+            the outputs are no logits.
         n: Samples compared.
     """
 
@@ -129,13 +153,31 @@ class Parity:
         return error is not None and error <= FP32_TOLERANCE and self.argmax_differs == 0
 
 
-def check_parity(expected: NDArray[np.floating[Any]], got: NDArray[np.floating[Any]]) -> Parity:
-    """Compare outputs `[N, classes]` of the network and of its file."""
-    if expected.shape != got.shape or not np.isfinite(got).all():
-        return Parity(None, len(expected), len(expected))
-    scale = float(np.abs(expected).max()) or 1.0
+def check_parity(expected: Arrays, got: Arrays, classifies: bool) -> Parity:
+    """Compare all outputs, each `[N, ...]`, of the network and of its file.
+
+    Args:
+        expected: The network's.
+        got: The file's.
+        classifies: Whether the outputs are logits `[N, classes]`.
+    """
+    n = len(expected[0])
+    shapes = [part.shape for part in expected]
+    if shapes != [part.shape for part in got] or not all(np.isfinite(part).all() for part in got):
+        return Parity(None, n, n)
+    error = max(_relative_error(e, g) for e, g in zip(expected, got, strict=True))
+    return Parity(error, _differing(expected[0], got[0]) if classifies else 0, n)
+
+
+def _relative_error(expected: NDArray[np.floating[Any]], got: NDArray[np.floating[Any]]) -> float:
+    return float(np.abs(expected - got).max()) / _scale(expected)
+
+
+def _scale(values: NDArray[np.floating[Any]]) -> float:
+    return float(np.abs(values).max()) or 1.0
+
+
+def _differing(expected: NDArray[np.floating[Any]], got: NDArray[np.floating[Any]]) -> int:
     top = np.sort(expected, axis=1)[:, -2:]
-    leads = top[:, 1] - top[:, 0] > FP32_TOLERANCE * scale
-    differs = expected.argmax(1) != got.argmax(1)
-    error = float(np.abs(expected - got).max()) / scale
-    return Parity(error, int((differs & leads).sum()), len(expected))
+    leads = top[:, -1] - top[:, 0] > FP32_TOLERANCE * _scale(expected)
+    return int(((expected.argmax(1) != got.argmax(1)) & leads).sum())

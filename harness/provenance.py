@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from harness.target import Target
 
 _PACKAGES = (
-    "latency-harness", "torch", "torch-pruning", "onnx", "optuna", "numpy", "scipy", "scikit-learn",
+    "latency-harness", "torch", "onnx", "optuna", "numpy", "scipy", "scikit-learn",
 )  # fmt: skip
 
 

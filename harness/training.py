@@ -1,26 +1,34 @@
-"""One training loop: labels alone for the dense model, soft targets too for a student."""
+"""One training loop: targets alone for the dense model, a teacher's outputs too for a student."""
 
 from __future__ import annotations
 
 import functools
+import math
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
-from torch.nn import functional as F
 
 from harness.errors import TaskError
+from harness.tasks.objective import as_tuple, one_or_all
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
-    import numpy as np
-    from numpy.typing import NDArray
     from torch import nn
 
-    from harness.tasks.base import Split
+    from harness.data.split import Split, Targets
+    from harness.tasks.objective import Arrays, Objective, Tensors
+    from harness.tasks.recipe import Recipe
+
+_RISE = 0.2
+"""The part of the steps in which the learning rate rises."""
+_LARGEST_GRADIENT = 5.0
+"""Norm to which gradients are clipped, so that one bad batch can't throw a network off."""
+Views = tuple[torch.Tensor, ...]
+"""A teacher's outputs on one view of a split, each float32 `[N, ...]`, in the split's order."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,65 +36,65 @@ class SoftTargets:
     """What a student learns from its teacher.
 
     Attributes:
-        logits: The teacher's, float32 `[N, classes]`, for the samples of the split in order.
-        temperature: Softens both distributions; above 0.
-        weight: Of the soft targets in the loss, 0 (labels only) to 1.
+        outputs: The teacher's on a view of the split, by the view's number.
+        temperature: Softens both sides; above 0.
+        weight: Of the imitation in the loss, 0 (targets only) to 1.
     """
 
-    logits: torch.Tensor
+    outputs: Callable[[int], Views]
     temperature: float
     weight: float
 
 
-def distillation_loss(
-    logits: torch.Tensor, labels: torch.Tensor, soft: SoftTargets | None, rows: torch.Tensor
+def student_loss(
+    objective: Objective,
+    outputs: Tensors,
+    targets: Targets,
+    soft: SoftTargets | None,
+    teacher: Tensors | None,
 ) -> torch.Tensor:
-    """Return (1 - w) CE(labels) + w T^2 KL(teacher || student), both softened by T.
+    """Return (1 - w) loss(targets) + w imitation(teacher), a scalar.
 
     Args:
-        logits: The student's, `[B, classes]`.
-        labels: int64 `[B]`.
-        soft: The teacher's side; None for labels only.
-        rows: int64 `[B]`, which samples of the split these are.
-
-    References:
-        Hinton, Vinyals & Dean (2015), "Distilling the knowledge in a neural network".
+        objective: Says what loss and imitation are.
+        outputs: The student's, of a batch.
+        targets: Of the batch.
+        soft: The weight w and the temperature; None for targets only.
+        teacher: The teacher's outputs on the batch; None for targets only.
     """
-    hard = F.cross_entropy(logits, labels)
-    if soft is None or soft.weight == 0:
+    hard = objective.loss(outputs, targets)
+    if soft is None or soft.weight == 0 or teacher is None:
         return hard
-    t = soft.temperature
-    student = F.log_softmax(logits / t, dim=1)
-    teacher = F.log_softmax(soft.logits[rows] / t, dim=1)
-    divergence = F.kl_div(student, teacher, log_target=True, reduction="batchmean")
-    return (1 - soft.weight) * hard + soft.weight * t**2 * divergence
+    imitation = objective.imitation(outputs, teacher, soft.temperature)
+    return (1 - soft.weight) * hard + soft.weight * imitation
 
 
 def fit(
     model: nn.Module,
     split: Split,
+    objective: Objective,
+    recipe: Recipe,
     *,
     epochs: int,
-    batch: int,
     lr: float,
-    weight_decay: float,
     seed: int,
     soft: SoftTargets | None = None,
     on_batch: Callable[[int, int], None] = lambda done, total: None,
 ) -> nn.Module:
     """Train `model` in place and return it in evaluation mode.
 
-    SGD with Nesterov momentum under the one-cycle schedule of Smith & Topin (2018).
+    The learning rate rises for a fifth of the steps and falls along a cosine, as in the one-cycle
+    schedule of Smith & Topin (2018). Epoch e shows view e of the samples.
 
     Args:
         model: The network.
         split: What to train on.
-        epochs: Passes over it.
-        batch: Samples per step.
+        objective: The loss.
+        recipe: Batch, optimizer, weight decay.
+        epochs: Passes over the split.
         lr: Peak learning rate.
-        weight_decay: L2 penalty.
         seed: Of the order of samples.
-        soft: Distil from these; None trains on the labels alone.
+        soft: Distil from these; None trains on the targets alone.
         on_batch: Called after every step with the steps done and in all.
 
     Raises:
@@ -94,38 +102,86 @@ def fit(
     """
     rng = torch.Generator().manual_seed(seed)
     set_memory_format(model, torch.channels_last)
+    for parameter in model.parameters():
+        parameter.requires_grad_(True)  # a user's network may come frozen; all of it is trained
     model.train()
-    inputs = split.inputs.contiguous(memory_format=torch.channels_last)
-    optimizer = torch.optim.SGD(
-        model.parameters(), lr=lr, momentum=0.9, nesterov=True, weight_decay=weight_decay
-    )
-    total = epochs * -(-len(split) // batch)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, lr, total, pct_start=0.2)
+    optimizer = _optimizer(model, recipe, lr)
+    total = epochs * len(_batches(torch.arange(len(split)), recipe.batch))
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda done: _pace(done, total))
     step = 0
-    for _ in range(epochs):
-        for rows in torch.split(torch.randperm(len(split), generator=rng), batch):
+    for epoch in range(epochs):
+        soft_view = soft.outputs(epoch) if soft is not None and soft.weight > 0 else None
+        for rows in _batches(torch.randperm(len(split), generator=rng), recipe.batch):
             optimizer.zero_grad()
             with torch.autocast("cpu", dtype=torch.bfloat16, enabled=fast_bf16()):
-                logits = model(inputs[rows])
-            loss = distillation_loss(logits.float(), split.labels[rows], soft, rows)
+                outputs = model(_laid_out(split.batch(rows, epoch)))
+            teacher = None if soft_view is None else one_or_all(tuple(t[rows] for t in soft_view))
+            loss = student_loss(objective, _fp32(outputs), split.targets_of(rows), soft, teacher)
             loss.backward()  # type: ignore[no-untyped-call]
+            torch.nn.utils.clip_grad_norm_(model.parameters(), _LARGEST_GRADIENT)
             optimizer.step()
             schedule.step()
             step += 1
             on_batch(step, total)
         if not torch.isfinite(loss):
-            raise TaskError(f"Training diverged: the loss is {loss.item()} at step {step}.")
+            raise TaskError(
+                f"Training diverged: the loss is {loss.item()} at step {step}. Lower the learning "
+                "rate (`--recipe trial_lr=...`, `teacher_lr=...`)."
+            )
     set_memory_format(model, torch.contiguous_format)
     return model.eval()
 
 
-def predict(model: nn.Module, inputs: NDArray[np.float32], batch: int = 256) -> NDArray[np.float32]:
-    """Return fp32 logits `[N, classes]` of inputs `[N, ...]`."""
+def _pace(done: int, total: int) -> float:
+    """Return the share of the peak learning rate for the step after `done` of `total`; above 0."""
+    rising = max(1, round(_RISE * total))
+    if done < rising:
+        return (done + 1) / rising
+    return 0.5 * (1 + math.cos(math.pi * (done - rising + 1) / (total - rising + 1)))
+
+
+def _optimizer(model: nn.Module, recipe: Recipe, lr: float) -> torch.optim.Optimizer:
+    if recipe.optimizer == "sgd":
+        return torch.optim.SGD(
+            model.parameters(), lr, momentum=0.9, nesterov=True, weight_decay=recipe.weight_decay
+        )
+    return torch.optim.AdamW(model.parameters(), lr, weight_decay=recipe.weight_decay)
+
+
+def _batches(order: torch.Tensor, batch: int) -> list[torch.Tensor]:
+    """Split rows into batches; a last one of a single sample joins its neighbour.
+
+    Batch norm can't be trained on one sample.
+    """
+    parts = list(torch.split(order, batch))
+    if len(parts) > 1 and len(parts[-1]) == 1:
+        parts[-2:] = [torch.cat(parts[-2:])]
+    return parts
+
+
+def _laid_out(inputs: torch.Tensor) -> torch.Tensor:
+    """Return images in the memory format that convolutions are fastest in."""
+    if inputs.ndim == 4:
+        return inputs.contiguous(memory_format=torch.channels_last)
+    return inputs
+
+
+def _fp32(outputs: Any) -> Tensors:
+    return one_or_all(tuple(part.float() for part in as_tuple(outputs)))
+
+
+def predict(model: nn.Module, batches: Iterable[torch.Tensor]) -> Arrays:
+    """Return a network's fp32 outputs, each `[N, ...]`, over batches of prepared samples."""
+    return tuple(part.numpy() for part in predict_tensors(model, batches))
+
+
+def predict_tensors(model: nn.Module, batches: Iterable[torch.Tensor]) -> Views:
+    """Return a network's fp32 outputs, each `[N, ...]`, over batches of prepared samples."""
     model.eval()
     with torch.inference_mode():
-        parts = [model(chunk) for chunk in torch.split(torch.from_numpy(inputs), batch)]
-    logits: NDArray[np.float32] = torch.cat(parts).numpy()
-    return logits
+        parts = [as_tuple(_fp32(model(batch))) for batch in batches]
+    # Cloned outside inference mode, so that autograd may use them as constants.
+    return tuple(torch.cat(column).clone() for column in zip(*parts, strict=True))
 
 
 def set_memory_format(model: nn.Module, memory_format: torch.memory_format) -> None:

@@ -61,6 +61,37 @@ def parse_points(text: str, option: str = "--max-drop") -> float:
     return points
 
 
+SHARES = ("accuracy", "balanced_accuracy", "f1_macro")
+"""Metrics that are shares, shown in per cent; any other is a plain number."""
+
+
+def parse_drop(text: str, metric: str, option: str = "--max-drop") -> float:
+    """Return a loss of a metric: `"1pt"` of a share is 0.01, `"0.02"` of another is itself."""
+    if metric in SHARES:
+        return parse_points(text, option)
+    parts = split_quantity(text)
+    if parts is None or parts[1] or parts[0] <= 0:
+        raise ConfigError(
+            f"`{option}` must be a number above zero, in the unit of the metric {metric!r}. "
+            f"Received: {text!r}."
+        )
+    return parts[0]
+
+
+def parse_share(text: str, option: str) -> float:
+    """Return a share above 0 and at most 1, from `"0.3"` or `"30%"`."""
+    parts = split_quantity(text)
+    value = math.nan
+    if parts is not None and parts[1] in ("", "%"):
+        value = parts[0] / (100 if parts[1] else 1)
+    if not 0 < value <= 1:
+        raise ConfigError(
+            f"`{option}` must be a share such as '0.3' or '30%', above 0 and at most 1. "
+            f"Received: {text!r}."
+        )
+    return value
+
+
 def parse_count(text: str, option: str, least: int = 1) -> int:
     """Return a whole number of at least `least`."""
     if not text.strip().isdecimal() or int(text) < least:
@@ -75,6 +106,28 @@ def format_latency(seconds: float) -> str:
     if seconds < 1:
         return f"{_digits(seconds * 1e3)} ms"
     return f"{_digits(seconds)} s"
+
+
+def format_metric(value: float, metric: str) -> str:
+    """Return a figure of merit: `"97.75 %"` for a share, `"0.8312"` for another."""
+    return f"{value * 100:.2f} %" if metric in SHARES else f"{value:.4g}"
+
+
+def format_metric_range(low: float, high: float, metric: str) -> str:
+    """Return an interval of it, without the unit: `"96.10 to 98.70"`."""
+    if metric in SHARES:
+        return f"{low * 100:.2f} to {high * 100:.2f}"
+    return f"{low:.4g} to {high:.4g}"
+
+
+def format_metric_change(change: float, metric: str) -> str:
+    """Return a difference: `"+0.50 pt"` of a share, `"-0.0021"` of another."""
+    return f"{change * 100:+.2f} pt" if metric in SHARES else f"{change:+.3g}"
+
+
+def metric_words(metric: str) -> str:
+    """Return a metric's name for people: `"balanced accuracy"`."""
+    return metric.replace("_", " ")
 
 
 def format_wall(seconds: float) -> str:

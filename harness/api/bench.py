@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from harness.api.target import chosen_target
 from harness.errors import BackendError, CandidateFailed, ConfigError, DeviceLost
 from harness.measurement import reference as frozen
 from harness.measurement.compare import AS_FAST
@@ -22,7 +24,6 @@ from harness_backends.registry import open_backend
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-    from pathlib import Path
 
     from numpy.typing import NDArray
 
@@ -78,8 +79,8 @@ class BenchResult:
 
 
 def bench(
-    paths: Sequence[Path],
-    target: Target,
+    paths: str | Path | Sequence[str | Path],
+    target: str | Target = "cpu",
     *,
     seconds: float | None = None,
     offline: bool = False,
@@ -89,7 +90,7 @@ def bench(
 
     Args:
         paths: One file, or several. Floating inputs are fed random numbers, others zeros.
-        target: Where to time.
+        target: Where to time; a name of `harness targets`, or a `Target`.
         seconds: About so long in one process; None for five fresh processes or more, until the
             result is within 1 %.
         offline: Whether to report samples per second of whole batches instead of one stream's
@@ -100,7 +101,9 @@ def bench(
         ConfigError: If a file can't be timed, the runtime refuses it, or the target can't be used.
         BackendError: If the runtime crashes or hangs.
     """
-    read = _read(paths, target)
+    target = chosen_target(target)
+    files = [paths] if isinstance(paths, (str, Path)) else paths
+    read = _read([Path(path) for path in files], target)
     several = len(read) > 1
     batches = [_batch(specs) for _, specs in read]
     if not offline and len(set(batches)) > 1:
@@ -147,7 +150,7 @@ def bench(
 
 
 def serve(
-    path: Path, target: Target, rate: float, *, seconds: float = 3.0, seed: int = 0
+    path: str | Path, target: str | Target, rate: float, *, seconds: float = 3.0, seed: int = 0
 ) -> ServerResult:
     """Time a model that answers requests which arrive at random; see `measure_server`.
 
@@ -163,6 +166,7 @@ def serve(
             used.
         BackendError: If the runtime crashes or hangs.
     """
+    target, path = chosen_target(target), Path(path)
     ((model, specs),) = _read([path], target)
     subject = Subject(model, _random_inputs(path, specs))
     backend = open_backend(target)
@@ -172,7 +176,7 @@ def serve(
         raise _blamed(exc) from exc
 
 
-def profile(path: Path, target: Target, runs: int = 60) -> list[OperatorTime]:
+def profile(path: str | Path, target: str | Target = "cpu", runs: int = 60) -> list[OperatorTime]:
     """Run a model under its runtime's own profiler.
 
     Args:
@@ -185,6 +189,7 @@ def profile(path: Path, target: Target, runs: int = 60) -> list[OperatorTime]:
             target can't be used.
         BackendError: If the runtime crashes or hangs.
     """
+    target, path = chosen_target(target), Path(path)
     ((model, specs),) = _read([path], target)
     backend = open_backend(target)
     with HostLock().exclusive(), backend.open() as worker:

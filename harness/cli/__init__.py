@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from harness import __version__
-from harness.cli import bench, doctor, leaderboard, listing, replay, search
+from harness.cli import bench, doctor, init, leaderboard, listing, replay, search
 
 app = typer.Typer(
     help="Find the most accurate network that meets a measured latency budget on a device.",
@@ -35,6 +35,7 @@ doctor.register(app)
 leaderboard.register(app)
 replay.register(app)
 listing.register(app)
+init.register(app)
 
 
 def main() -> None:

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from harness.cli.console import reported, stderr, stdout
-from harness.cli.target import chosen_target
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -99,6 +98,7 @@ def bench(
     """
     with reported():
         from harness.api import bench as api
+        from harness.api.target import chosen_target
         from harness.cli import bench_files
         from harness.units import parse_wall_s
 

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from harness.cli.console import reported, stderr, stdout
-from harness.cli.target import chosen_target
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -55,6 +54,7 @@ def doctor(
     """
     with reported():
         from harness.api.doctor import Fitness, examine
+        from harness.api.target import chosen_target
         from harness.cli.bench_files import check_writable
 
         where = chosen_target(target, threads, settings)

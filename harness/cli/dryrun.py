@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from rich.markup import escape
 from rich.table import Table
 
 from harness.units import format_latency, format_size, format_wall
@@ -12,11 +13,13 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from harness_search.plan import Plan
-    from harness_search.settings import Settings
 
 
-def print_plan(console: Console, settings: Settings, plan: Plan) -> None:
+def print_plan(console: Console, plan: Plan) -> None:
     """Print floor, groups, costs and the trials that the time affords."""
+    settings = plan.settings
+    for note in plan.notes:
+        console.print(f"[dim]note: {escape(note)}[/]")
     console.print(_latency_table(plan))
     for budget, reachable, dense in zip(settings.budgets, plan.reachable, plan.dense, strict=True):
         word = "[green]within reach[/]" if reachable else "[red]out of reach: below the floor[/]"
@@ -74,6 +77,6 @@ def _cost_table(plan: Plan) -> Table:
     for title in ("\nphase", "\nestimated"):
         table.add_column(title)
     for name, seconds in plan.seconds.items():
-        cost = "0 s (weights are in the cache)" if name == "teacher" and not seconds else None
+        cost = "0 s (its weights are there)" if name == "teacher" and not seconds else None
         table.add_row(name, cost or (format_wall(seconds) if seconds >= 10 else f"{seconds:.1f} s"))
     return table

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from harness.cli.console import reported, stdout
+from harness.units import format_metric, format_metric_range, metric_words
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -69,7 +70,7 @@ def _print(console: Console, rows: list[dict[str, str]]) -> None:
     # What all rows share is said once, so that the rest fits a terminal.
     shared = {
         name: cells[0][name]
-        for name in ("task", "target", "budget", "study", "flags")
+        for name in ("task", "metric", "target", "budget", "study", "flags")
         if len({row[name] for row in cells}) == 1
     }
     said = ", ".join(f"{name} {value}" for name, value in shared.items() if value)
@@ -89,7 +90,8 @@ def _cells(row: dict[str, str]) -> dict[str, str]:
     return {
         "rank": row["rank"],
         "role": row["role"],
-        "test accuracy, 95 %": _interval(row, "test_acc", ("test_acc_lo", "test_acc_hi"), 100, "%"),
+        "metric": metric_words(row["metric"]),
+        "test split, 95 %": _test(row),
         "latency, 95 %": _interval(
             row, "latency_ms", ("latency_lo_ms", "latency_hi_ms"), 1, " ms", digits=3
         ),
@@ -102,6 +104,14 @@ def _cells(row: dict[str, str]) -> dict[str, str]:
         "flags": row["flags"],
         "run": row["run_id"],
     }
+
+
+def _test(row: dict[str, str]) -> str:
+    if not row["test_acc"]:
+        return ""
+    value, low, high = (float(row[key]) for key in ("test_acc", "test_acc_lo", "test_acc_hi"))
+    metric = row["metric"]
+    return f"{format_metric(value, metric)} ({format_metric_range(low, high, metric)})"
 
 
 def _interval(

@@ -1,4 +1,4 @@
-"""`harness targets` and `harness tasks`: what there is, and what works here."""
+"""`harness targets`, `harness tasks` and `harness models`: what there is, and what works here."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ def register(app: typer.Typer) -> None:
     """Add the commands."""
     app.command("targets", epilog="Example: harness targets")(targets)
     app.command("tasks", epilog="Example: harness tasks")(tasks)
+    app.command("models", epilog="Example: harness models")(models)
 
 
 def targets() -> None:
@@ -37,17 +38,36 @@ def targets() -> None:
 
 
 def tasks() -> None:
-    """List the tasks: a model, its data and its metric."""
+    """List the shipped tasks: a model, its data and its metric."""
     with reported():
         from rich.markup import escape
 
-        from harness.tasks import DEFAULT, TASKS, task_class
+        from harness.tasks import DEFAULT, TASKS, shipped_task
 
         console = stdout()
         for name in TASKS:
-            task = task_class(name)
+            task = shipped_task(name)
             default = " (the default)" if name == DEFAULT else ""
-            console.print(
-                f"[bold]{escape(name)}[/]{default}  {escape(task.description)}; {task.metric}"
-            )
+            metric = task.objective.metric.name
+            console.print(f"[bold]{escape(name)}[/]{default}  {escape(task.description)}; {metric}")
             console.print("    [green]available[/], nothing to download")
+        console.print(
+            "[dim]Your own: `harness search --model SPEC --data SPEC`, or a task file written by "
+            "`harness init`. Shipped models: `harness models`.[/]"
+        )
+
+
+def models() -> None:
+    """List the shipped models, for `--model`."""
+    with reported():
+        from rich.markup import escape
+
+        from harness.models import DESCRIPTIONS
+
+        console = stdout()
+        for name, description in DESCRIPTIONS.items():
+            console.print(f"[bold]{escape(name)}[/]  {escape(description)}")
+        console.print(
+            "[dim]Others: FILE.py:factory, pkg.module:factory, onnx:FILE, timm:NAME, "
+            "torchvision:NAME[/]"
+        )

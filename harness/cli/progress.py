@@ -15,7 +15,7 @@ from rich.text import Text
 
 from harness.cli.console import stderr
 from harness.measurement.flags import BLOCKING
-from harness.units import format_latency, format_wall
+from harness.units import SHARES, format_latency, format_wall, metric_words
 from harness_search.progress import Progress
 
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ class SearchProgress(Progress):
     def _count(self, record: RunRecord) -> None:
         self._trials += 1
         best = self._best
-        if record.feasible and (best is None or _accuracy(record) > _accuracy(best)):
+        if record.feasible and (best is None or _value(record) > _value(best)):
             self._best = record
 
     def note(self, text: str) -> None:
@@ -88,7 +88,8 @@ class SearchProgress(Progress):
         time_s, trials = self._limit
         parts = [f"{self._trials} trials done" + (f" of {trials}" if trials else "")]
         if self._best is not None:
-            parts.append(f"best accuracy {_score(self._best)} at {_latency(self._best)}")
+            words = metric_words(self._best.task["metric"])
+            parts.append(f"best {words} {_score(self._best)} at {_latency(self._best)}")
         if time_s is not None:
             left = time_s - (time.monotonic() - self._began)
             parts.append(f"{format_wall(left)} left" if left > 0 else "finishing")
@@ -98,14 +99,17 @@ class SearchProgress(Progress):
         return Group(Text(" · ".join(parts), style="bold"), row)
 
 
-def _accuracy(record: RunRecord) -> float:
-    accuracy: float = record.accuracy["validation"]["accuracy"]
-    return accuracy
+def _value(record: RunRecord) -> float:
+    value: float = record.scores["validation"]["value"]
+    return value
 
 
 def _score(record: RunRecord) -> str:
-    score = record.accuracy["validation"]
-    return f"{score['accuracy'] * 100:.2f} ± {(score['hi'] - score['lo']) * 50:.2f} %"
+    score, metric = record.scores["validation"], record.task["metric"]
+    half = (score["hi"] - score["lo"]) / 2
+    if metric in SHARES:
+        return f"{score['value'] * 100:.2f} ± {half * 100:.2f} %"
+    return f"{score['value']:.4g} ± {half:.2g}"
 
 
 def _latency(record: RunRecord) -> str:

@@ -10,7 +10,16 @@ from rich.panel import Panel
 from rich.table import Table
 
 from harness.measurement.flags import BLOCKING, NOTES
-from harness.units import format_count, format_latency, format_size, format_wall
+from harness.units import (
+    format_count,
+    format_latency,
+    format_metric,
+    format_metric_change,
+    format_metric_range,
+    format_size,
+    format_wall,
+    metric_words,
+)
 from harness_results.winner import winner_folder
 
 if TYPE_CHECKING:
@@ -26,8 +35,9 @@ _ROLES = ("dense", "uniform", "global", "winner")
 _BAR = 24
 
 
-def print_summary(console: Console, settings: Settings, result: SearchResult) -> None:
+def print_summary(console: Console, result: SearchResult) -> None:
     """Print how a search ended, budget by budget, and where everything is."""
+    settings = result.settings
     for one in result.budgets:
         console.print()
         console.print(_headline(one, result))
@@ -43,7 +53,10 @@ def print_summary(console: Console, settings: Settings, result: SearchResult) ->
                 f"winner  {escape(str(where))}/  (model.onnx, card.md, run.py, search.png)"
             )
             console.print(f"        harness replay {one.winner.run_id}{escape(_results(settings))}")
+            _print_reduction(console, one.winner)
     _print_flags(console, result)
+    for note in result.notes:
+        console.print(f"[dim]note: {escape(note)}[/]")
     _print_time(console, settings, result)
 
 
@@ -78,7 +91,7 @@ def _headline(one: BudgetResult, result: SearchResult) -> Panel:
         text += (
             ". The nearest took "
             f"{_latency(nearest, phase)}"
-            + (f" with {_accuracy(nearest)} validation accuracy" if nearest.accuracy else "")
+            + (f" with {_scored(nearest, 'validation')} on validation" if nearest.scores else "")
             + f"; the floor takes {_latency(result.floor, 'probe')}.\nGive it more `--time`, or "
             "relax the budget or what `--max-drop` and `--max-size` ask."
         )
@@ -95,20 +108,20 @@ def _won(one: BudgetResult) -> str:
             f"{_latency(winner, 'final')}, {_test(winner)}"
         )
     ratio = winner.latency["final"][f"ratio_{statistic}"]
-    change = winner.accuracy["test"]["accuracy"] - dense.accuracy["test"]["accuracy"]
+    change = winner.scores["test"]["value"] - dense.scores["test"]["value"]
     spread = _spread(winner) + _spread(dense)
     word = "not resolved" if abs(change) <= spread else ("better" if change > 0 else "worse")
     return (
         f"[bold green]{1 / ratio[0]:.2f}x faster[/] than the dense model "
         f"({1 / ratio[2]:.2f}x to {1 / ratio[1]:.2f}x): {_latency(winner, 'final')}\n"
         f"[bold]{_test(winner)}[/]\n"
-        f"{change * 100:+.2f} pt against the dense model: {word} with "
-        f"{winner.accuracy['test']['n']} test images"
+        f"{format_metric_change(change, winner.task['metric'])} against the dense model: {word} "
+        f"with {winner.scores['test']['n']} test samples"
     )
 
 
 def _spread(record: RunRecord) -> float:
-    test = record.accuracy["test"]
+    test = record.scores["test"]
     return float(test["hi"] - test["lo"]) / 2
 
 
@@ -120,7 +133,7 @@ def _table(one: BudgetResult) -> Table:
     for record in models:
         style = "bold green" if record.role == "winner" else ""
         table.add_column(record.role, no_wrap=True, style=style)
-    for name, cell in _ROWS.items():
+    for name, cell in _rows(models[0].task["metric"]).items():
         cells = [cell(record) for record in models]
         if any(first for first, _ in cells):
             table.add_row(name, *(first for first, _ in cells))
@@ -155,10 +168,10 @@ def _of_dense(record: RunRecord) -> Cell:
 
 def _split(name: str) -> Callable[[RunRecord], Cell]:
     def cell(record: RunRecord) -> Cell:
-        score = record.accuracy[name]
+        score, metric = record.scores[name], record.task["metric"]
         return (
-            f"{score['accuracy'] * 100:.2f} %",
-            f"{score['lo'] * 100:.2f} to {score['hi'] * 100:.2f}",
+            format_metric(score["value"], metric),
+            format_metric_range(score["lo"], score["hi"], metric),
         )
 
     return cell
@@ -172,20 +185,21 @@ def _raw(name: str) -> Callable[[RunRecord], Cell]:
     return cell
 
 
-_ROWS: dict[str, Callable[[RunRecord], Cell]] = {
-    "p50": _percentile("p50"),
-    "p90": _percentile("p90"),
-    "p99": _percentile("p99"),
-    "of dense": _of_dense,
-    "test accuracy": _split("test"),
-    "validation": _split("validation"),
-    "raw p90": _raw("p90"),
-    "raw p99": _raw("p99"),
-    "MACs": lambda r: (format_count(r.model["macs"]), ""),
-    "parameters": lambda r: (format_count(r.model["params"]), ""),
-    "file": lambda r: (format_size(r.model["size_bytes"]), ""),
-    "budget": lambda r: ("within" if r.feasible else "over", ""),
-}
+def _rows(metric: str) -> dict[str, Callable[[RunRecord], Cell]]:
+    return {
+        "p50": _percentile("p50"),
+        "p90": _percentile("p90"),
+        "p99": _percentile("p99"),
+        "of dense": _of_dense,
+        f"test {metric_words(metric)}": _split("test"),
+        "validation": _split("validation"),
+        "raw p90": _raw("p90"),
+        "raw p99": _raw("p99"),
+        "MACs": lambda r: (format_count(r.model["macs"]), ""),
+        "parameters": lambda r: (format_count(r.model["params"]), ""),
+        "file": lambda r: (format_size(r.model["size_bytes"]), ""),
+        "budget": lambda r: ("within" if r.feasible else "over", ""),
+    }
 
 
 def _print_setting(console: Console, one: BudgetResult) -> None:
@@ -197,7 +211,28 @@ def _print_setting(console: Console, one: BudgetResult) -> None:
         f"processes, {target['backend']} {target['backend_version']}, threads "
         f"{target['threads']}, batch {target['batch']}, {record.candidate['precision']}, "
         f"{escape(str(machine['cpu_model']))} with {machine['cpu_count']} cores; test split of "
-        f"{record.accuracy['test']['n']} images read {_times(record.search['test_reads'])}[/]"
+        f"{record.scores['test']['n']} samples read {_times(record.search['test_reads'])}[/]"
+    )
+
+
+def _print_reduction(console: Console, winner: RunRecord) -> None:
+    """Say what training on a part of the samples cost and saved."""
+    training = winner.training or {}
+    whole = training.get("on_all_samples")
+    if whole is None:
+        return
+    own, metric = winner.scores["validation"], winner.task["metric"]
+    score = whole["score"]
+    change = own["value"] - score["value"]
+    spread = (own["hi"] - own["lo"] + score["hi"] - score["lo"]) / 2
+    word = "not resolved" if abs(change) <= spread else ("better" if change > 0 else "worse")
+    console.print(
+        f"less data: trained on {training['samples']} of {training['of']} samples "
+        f"({training['reduction']}) in {format_wall(training['train_s'])}; the same network "
+        f"trained on all in {format_wall(whole['train_s'])} reaches "
+        f"{format_metric(score['value'], metric)} on validation "
+        f"({format_metric_range(score['lo'], score['hi'], metric)}): "
+        f"{format_metric_change(change, metric)}, {word}"
     )
 
 
@@ -267,14 +302,14 @@ def _latency(record: RunRecord, phase: str) -> str:
     )
 
 
-def _accuracy(record: RunRecord) -> str:
-    score = record.accuracy["validation"]
-    return f"{score['accuracy']:.2%} ({score['lo']:.2%} to {score['hi']:.2%})"
+def _scored(record: RunRecord, split: str) -> str:
+    score, metric = record.scores[split], record.task["metric"]
+    value = f"{format_metric(score['value'], metric)} {metric_words(metric)}"
+    return f"{value} ({format_metric_range(score['lo'], score['hi'], metric)})"
 
 
 def _test(record: RunRecord) -> str:
-    test = record.accuracy["test"]
-    return f"{test['accuracy']:.2%} test accuracy ({test['lo']:.2%} to {test['hi']:.2%})"
+    return f"{_scored(record, 'test')} on the test split"
 
 
 def _results(settings: Settings) -> str:

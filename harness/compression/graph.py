@@ -1,183 +1,110 @@
-"""The prunable groups of a network: which layers lose a channel together.
-
-torch-pruning's dependency graph finds the couplings (Fang et al., 2023, "DepGraph: towards any
-structural pruning"); counts, names and arithmetic are ours.
-"""
+"""The prunable groups of a network: which layers lose a channel together."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
-import torch
-import torch_pruning as tp
-from torch import nn
-
+from harness.compression.costs import make_layers
+from harness.compression.grouping import find_groups, settle, tied
+from harness.compression.parts import Group, Layer, Part, PruningGraph, Unprunable
+from harness.compression.tracing import LAYERS, Tracer
+from harness.compression.verify import Verifier
 from harness.errors import TaskError
 from harness.export import layer_macs
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Sequence
 
-_ROOTS = (nn.Conv2d, nn.Linear)
+    import torch
+    from torch import nn
 
-
-@dataclass(frozen=True, slots=True)
-class Group:
-    """Channels that can only go together.
-
-    Attributes:
-        name: Module name of the layer whose output channels are pruned.
-        width: Its channels in the dense model.
-        layers: Names of all layers that shrink, the root first.
-    """
-
-    name: str
-    width: int
-    layers: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Layer:
-    """A convolution or linear layer and the groups that set its size.
-
-    Attributes:
-        name: Module name.
-        macs: Multiply-accumulates in the dense model, for one sample.
-        params: Weights in the dense model.
-        out_group, in_group: The groups of its output and input channels; None where fixed.
-    """
-
-    name: str
-    macs: int
-    params: int
-    out_group: str | None
-    in_group: str | None
-
-
-@dataclass(frozen=True, slots=True)
-class PruningGraph:
-    """All prunable groups of a network, and the layers whose cost they set."""
-
-    groups: tuple[Group, ...]
-    layers: tuple[Layer, ...]
-
-    def dense_widths(self) -> dict[str, int]:
-        """Return every group's channels in the dense model."""
-        return {group.name: group.width for group in self.groups}
-
-    def macs(self, widths: Mapping[str, int]) -> dict[str, float]:
-        """Return multiply-accumulates per layer for one sample at the given widths."""
-        shares = self._shares(widths)
-        return {layer.name: layer.macs * shares[layer.name] for layer in self.layers}
-
-    def params(self, widths: Mapping[str, int]) -> float:
-        """Return the weights of all convolution and linear layers at the given widths."""
-        shares = self._shares(widths)
-        return sum(layer.params * shares[layer.name] for layer in self.layers)
-
-    def _shares(self, widths: Mapping[str, int]) -> dict[str, float]:
-        """Return which part of each layer's weights stays."""
-        kept: dict[str | None, float] = {None: 1.0}
-        kept.update({g.name: widths.get(g.name, g.width) / g.width for g in self.groups})
-        return {x.name: kept[x.out_group] * kept[x.in_group] for x in self.layers}
-
-
-def dependency_graph(model: nn.Module, example: torch.Tensor) -> Any:
-    """Return torch-pruning's dependency graph of `model`.
-
-    Raises:
-        TaskError: If the network can't be traced.
-    """
-    try:
-        # Tracing follows gradients, so it needs them on whatever the caller does.
-        with torch.enable_grad():
-            return tp.DependencyGraph().build_dependency(model.eval(), example)
-    except Exception as exc:  # the tracer raises what the network's own code raises
-        raise TaskError(f"The network's channels can't be traced for pruning: {exc}") from exc
+__all__ = ["Group", "Layer", "Part", "PruningGraph", "Unprunable", "pruning_graph"]
 
 
 def pruning_graph(model: nn.Module, example: torch.Tensor) -> PruningGraph:
-    """Return the prunable groups of `model`; the outputs of the last layers are kept whole.
+    """Return the prunable groups of `model`; its outputs are kept whole.
+
+    Every group returned has been pruned in a copy and found right (see `verify`); what can't be
+    pruned is in `unprunable`, with its reason.
 
     Args:
-        model: The dense network.
+        model: The dense network; left as it is, in evaluation mode.
         example: One sample, `[1, ...]`.
 
     Raises:
-        TaskError: If the network can't be traced, or has nothing to prune.
+        TaskError: If the network can't be run, or has nothing to prune.
     """
-    graph = dependency_graph(model, example)
-    names = {module: name for name, module in model.named_modules()}
-    order = {name: i for i, name in enumerate(names.values())}
-    groups: list[Group] = []
-    out_of: dict[str, str] = {}
-    in_of: dict[str, str] = {}
-    for members in graph.get_all_groups(
-        ignored_layers=_heads(model, example), root_module_types=_ROOTS
-    ):
-        layers: dict[str, int] = {}
-        outs: list[str] = []
-        ins: list[str] = []
-        for dependency, indices in members:
-            name = names.get(dependency.target.module)
-            if name is None:
-                continue
-            layers[name] = len(indices)
-            if isinstance(dependency.target.module, _ROOTS):
-                is_out = graph.is_out_channel_pruning_fn(dependency.handler)
-                (outs if is_out else ins).append(name)
-        root = min(outs, key=order.__getitem__)  # the earliest layer names the group
-        width = _out_channels(model.get_submodule(root))
-        rest = sorted(layers.keys() - {root}, key=order.__getitem__)
-        groups.append(Group(root, width, (root, *rest)))
-        out_of.update(dict.fromkeys(outs, root))
-        in_of.update(dict.fromkeys(ins, root))
-    if not groups:
-        raise TaskError("The network has no channels that can be pruned.")
-    groups.sort(key=lambda group: order[group.name])
-    macs = layer_macs(model.eval(), example)
-    return PruningGraph(
-        tuple(groups),
-        tuple(
-            Layer(name, n, _weights(model, name), out_of.get(name), in_of.get(name))
-            for name, n in macs.items()
-        ),
-    )
-
-
-def group_members(graph: Any, model: nn.Module, name: str, indices: list[int]) -> Any:
-    """Return torch-pruning's group that removes channels `indices` of group `name`."""
-    layer = model.get_submodule(name)
-    prune = graph.get_pruner_of_module(layer).prune_out_channels
-    return graph.get_pruning_group(layer, prune, idxs=indices)
-
-
-def _out_channels(layer: nn.Module) -> int:
-    return int(layer.out_channels if isinstance(layer, nn.Conv2d) else layer.out_features)  # type: ignore[arg-type]
-
-
-def _weights(model: nn.Module, name: str) -> int:
-    weight = model.get_submodule(name).weight
-    assert isinstance(weight, torch.Tensor)
-    return weight.numel()
-
-
-def _heads(model: nn.Module, example: torch.Tensor) -> list[nn.Module]:
-    """Return the layer whose output is the network's own: its channels are the classes."""
-    ran: list[tuple[nn.Module, torch.Tensor]] = []  # holds the tensors, so identities stay theirs
-    hooks = [
-        module.register_forward_hook(lambda m, _, out: ran.append((m, out)))
-        for module in model.modules()
-        if isinstance(module, _ROOTS)
-    ]
+    model.eval()
+    tracer = Tracer(model)
     try:
-        with torch.no_grad():
-            result = model(example)
-    finally:
-        for hook in hooks:
-            hook.remove()
-    if not ran:
+        tracer.run(example)
+        macs = layer_macs(model, example)
+        verifier = Verifier(model, example)
+    except Exception as exc:  # the network's own code raises what it likes
+        raise TaskError(f"The network's channels can't be traced for pruning: {exc}") from exc
+    if not macs:
         raise TaskError("The network has no convolution or linear layer to prune.")
-    # The output may have gone through a softmax or the like: then the last layer that ran.
-    return [next((module for module, out in ran if out is result), ran[-1][0])]
+    settle(tracer.channels)
+    groups, whole = find_groups(tracer.channels, model, macs)
+    whole += _whole(tracer, model, macs)
+
+    def make(chosen: Sequence[Group]) -> PruningGraph:
+        layers = make_layers(chosen, model, macs, tracer.rows, tracer.channels)
+        return PruningGraph(tuple(chosen), layers)
+
+    kept, faulty = _verified(groups, make, verifier) if groups else ([], [])
+    unprunable = (*whole, *faulty)
+    if not kept:
+        reasons = "; ".join(f"{one.name}: {one.reason}" for one in unprunable[:5])
+        raise TaskError(
+            "The network has no channels that can be pruned: all belong to its outputs or stay "
+            f"whole. {reasons}".rstrip()
+        )
+    return replace(make(kept), unprunable=unprunable)
+
+
+def _whole(tracer: Tracer, model: nn.Module, macs: dict[str, int]) -> list[Unprunable]:
+    """Return the layers whose output channels all stay, for another reason than being outputs."""
+    names = {id(tensor): name for name, tensor in model.named_parameters()}
+    found = []
+    for name in macs:
+        layer = model.get_submodule(name)
+        assert isinstance(layer, LAYERS)
+        dim = int(bool(getattr(layer, "transposed", False)))
+        slot = tracer.channels.slots.get((names.get(id(layer.weight), ""), dim, 1))
+        if slot is None:
+            continue
+        reasons = [tracer.channels.why_fixed(label) for label in slot.labels.tolist()]
+        if all(reason is not None for reason in reasons) and any(reasons):
+            found.append(Unprunable(name, next(reason for reason in reasons if reason)))
+    return found
+
+
+def _verified(
+    groups: Sequence[Group],
+    make: Callable[[Sequence[Group]], PruningGraph],
+    verifier: Verifier,
+) -> tuple[list[Group], list[Unprunable]]:
+    """Return the groups that can be pruned together, and the others with what went wrong."""
+    kept: list[Group] = []
+    faulty: list[Unprunable] = []
+
+    def add(some: Sequence[Group]) -> None:
+        """Keep all of them where nothing is wrong, else one half after the other."""
+        reason = verifier.fault(make([*kept, *some]))
+        if reason is not None and len(some) > 1:
+            middle = len(some) // 2
+            add(some[:middle])
+            add(some[middle:])
+            return
+        if reason is not None and some[0].blocks > 1:
+            some = [tied(some[0])]  # blocks whose channels lie at the same places
+            reason = verifier.fault(make([*kept, *some])) and reason
+        if reason is None:
+            kept.extend(some)
+        else:
+            faulty.append(Unprunable(some[0].name, reason))
+
+    add(groups)
+    return kept, faulty

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import copy
 from typing import TYPE_CHECKING
 
 import torch
 
-from harness.compression.graph import dependency_graph, group_members
+from harness.compression.cutting import copied, cut, places, settle_norms
+from harness.compression.parts import History
+from harness.compression.verify import wrong_macs
 from harness.errors import ConfigError, TaskError
 from harness.export import layer_macs
 
@@ -17,15 +18,15 @@ if TYPE_CHECKING:
     from torch import nn
 
     from harness.compression.graph import PruningGraph
+    from harness.compression.parts import Group
 
-History = dict[str, list[int]]
-"""What was removed: per group, the dense model's channel numbers, ascending."""
+__all__ = ["History", "choose_channels", "last_channels", "prune"]
 
 
 def choose_channels(
     graph: PruningGraph, scores: Mapping[str, torch.Tensor], widths: Mapping[str, int]
 ) -> History:
-    """Return which channels go, so that the highest-scored ones of each group stay.
+    """Return which channels go, so that the highest-scored ones of each group's blocks stay.
 
     Args:
         graph: The prunable groups.
@@ -33,7 +34,7 @@ def choose_channels(
         widths: Channels to keep per group.
 
     Raises:
-        ConfigError: If a width is below 1 or above the dense one.
+        ConfigError: If a width is below 1, above the dense one, or no multiple of the blocks.
     """
     history: History = {}
     for group in graph.groups:
@@ -42,10 +43,35 @@ def choose_channels(
             raise ConfigError(
                 f"Group {group.name!r} must keep 1 to {group.width} channels. Received: {keep}."
             )
-        order = torch.argsort(scores[group.name], stable=True)
+        if keep % group.blocks:
+            raise ConfigError(
+                f"Group {group.name!r} must keep equally many channels in each of its "
+                f"{group.blocks} parts, so a multiple of {group.blocks}. Received: {keep}."
+            )
         if keep < group.width:
-            history[group.name] = sorted(order[: group.width - keep].tolist())
+            history[group.name] = _lowest(scores[group.name], group.blocks, keep)
     return history
+
+
+def last_channels(graph: PruningGraph, widths: Mapping[str, int]) -> History:
+    """Return that the last channels of each group's blocks go: any network of these widths.
+
+    Args:
+        graph: The prunable groups.
+        widths: Channels to keep per group.
+
+    Raises:
+        ConfigError: As `choose_channels`.
+    """
+    falling = {group.name: torch.arange(group.width, 0, -1) for group in graph.groups}
+    return choose_channels(graph, falling, widths)
+
+
+def _lowest(scores: torch.Tensor, blocks: int, keep: int) -> list[int]:
+    size = len(scores) // blocks
+    order = torch.argsort(scores.view(blocks, size), dim=1, stable=True)
+    gone = order[:, : size - keep // blocks] + torch.arange(blocks)[:, None] * size
+    return sorted(gone.reshape(-1).tolist())
 
 
 def prune(
@@ -53,8 +79,8 @@ def prune(
 ) -> nn.Module:
     """Return a copy of `model` without the channels in `history`.
 
-    The guard around torch-pruning: every realised width is checked against what was asked (it
-    skips a group without a word where it is over-asked), and the result must run.
+    The result is checked: it must run, with exactly the multiply-accumulates that the graph
+    predicts for every layer.
 
     Args:
         model: The dense network; left as it was.
@@ -63,42 +89,40 @@ def prune(
         history: Channels to remove per group.
 
     Raises:
-        ConfigError: If a group or channel doesn't exist.
+        ConfigError: If a group or channel doesn't exist, or the parts of a group would differ.
         TaskError: If the result has other widths than asked, or doesn't run.
     """
-    widths = graph.dense_widths()
+    _check(graph, history)
+    removed = places(graph.groups, history)
+    smaller = copied(model, (name for name, _, _ in removed)).eval()
+    try:
+        cut(smaller, removed)
+        settle_norms(smaller, example)
+        realised = layer_macs(smaller, example)
+    except (RuntimeError, ValueError) as exc:
+        raise TaskError(f"The pruned network doesn't run: {exc}") from exc
+    if (why := wrong_macs(graph, history, realised)) is not None:
+        raise TaskError(f"The network was not pruned as asked: {why}.")
+    return smaller
+
+
+def _check(graph: PruningGraph, history: History) -> None:
+    groups = {group.name: group for group in graph.groups}
     for name, channels in history.items():
-        if name not in widths or not set(channels) < set(range(widths[name])):
+        group = groups.get(name)
+        if group is None or not set(channels) < set(range(group.width)):
             raise ConfigError(
                 f"The pruning history asks for channels of {name!r} that don't exist."
             )
-    smaller = copy.deepcopy(model).eval()
-    dependencies = dependency_graph(smaller, example)
-    for name, channels in history.items():
-        members = group_members(dependencies, smaller, name, channels)
-        if not dependencies.check_pruning_group(members):
-            raise TaskError(
-                f"Removing {len(channels)} channels of {name!r} would leave a layer empty."
+        if len(set(_left(group, channels))) > 1:
+            raise ConfigError(
+                f"The pruning history leaves parts of {name!r} that differ in size: its "
+                f"{group.blocks} equal parts must keep equally many channels."
             )
-        members.prune()
-    for group in graph.groups:
-        expected = group.width - len(history.get(group.name, ()))
-        layer = smaller.get_submodule(group.name)
-        weight = layer.weight
-        assert isinstance(weight, torch.Tensor)
-        if weight.shape[0] != expected:
-            raise TaskError(
-                f"Group {group.name!r}: asked for {expected} channels, received {weight.shape[0]}."
-            )
-    try:
-        realised = layer_macs(smaller, example)
-    except RuntimeError as exc:
-        raise TaskError(f"The pruned network doesn't run: {exc}") from exc
-    kept = {name: width - len(history.get(name, ())) for name, width in widths.items()}
-    for name, macs in graph.macs(kept).items():
-        if round(macs) != realised.get(name):
-            raise TaskError(
-                f"Layer {name!r}: expected {macs:.0f} multiply-accumulates at the widths asked, "
-                f"received {realised.get(name)}: a layer was not pruned with its group."
-            )
-    return smaller
+
+
+def _left(group: Group, channels: list[int]) -> list[int]:
+    size = group.width // group.blocks
+    gone = torch.bincount(torch.tensor(channels, dtype=torch.int64) // size, minlength=group.blocks)
+    left: list[int] = (size - gone).tolist()
+    return left

@@ -1,136 +1,90 @@
-"""The seam: what a user brings. A model, its data in three splits, and a metric."""
+"""What a user brings: a network, its data, and what it is trained for and judged by."""
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+import copy
+import hashlib
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
-from scipy import special, stats
+import torch
 
-from harness.errors import TaskError
+from harness.models.finals import unfinished
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Mapping
 
-    import torch
-    from numpy.typing import NDArray
     from torch import nn
 
-    Predict = Callable[[NDArray[np.float32]], NDArray[np.floating[Any]]]
+    from harness.data.split import Data, Split
+    from harness.models.network import Network
+    from harness.tasks.objective import Arrays, Objective
+    from harness.tasks.recipe import Recipe
+    from harness.tasks.score import Score
 
 
 @dataclass(frozen=True, slots=True)
-class Split:
-    """Samples in memory.
+class Reduction:
+    """Candidates are trained on a part of the training split.
 
     Attributes:
-        inputs: float32 `[N, C, H, W]`, normalised.
-        labels: int64 `[N]`.
+        fraction: Which part, above 0 and at most 1.
+        method: `"random"`, `"k-center"` or `"herding"`.
     """
 
-    inputs: torch.Tensor
-    labels: torch.Tensor
-
-    def __len__(self) -> int:
-        return len(self.labels)
+    fraction: float = 1.0
+    method: str = "random"
 
 
-@dataclass(frozen=True, slots=True)
-class Recipe:
-    """How networks of this task are trained.
+@dataclass(frozen=True, slots=True, eq=False)
+class Task:
+    """A network, its data, and what it is trained for and judged by.
 
     Attributes:
-        teacher_epochs: For the dense model.
-        trial_epochs: For a candidate's distillation.
-        batch: Samples per step.
-        teacher_lr: Peak learning rate for the dense model; `trial_lr` for a candidate.
-        weight_decay: L2 penalty.
+        name: Short; in the names of studies.
+        network: The dense network, untrained or with the user's weights.
+        data: Samples in three splits.
+        objective: Loss, metric, distance to a teacher.
+        recipe: How networks are trained.
+        reduction: Which part of the training split candidates are trained on.
+        source: What the task was made from, so that it can be made again; as JSON takes it. Empty
+            where it was given as objects.
+        description: One line for people.
+        notes: What a user should know of network and data.
     """
 
-    teacher_epochs: int
-    trial_epochs: int
-    batch: int
-    teacher_lr: float
-    trial_lr: float
-    weight_decay: float
-
-
-@dataclass(frozen=True, slots=True)
-class Score:
-    """How well predictions fit a split.
-
-    Attributes:
-        accuracy: Fraction of samples classified rightly.
-        lo, hi: 95 % Wilson interval of that.
-        loss: Mean cross-entropy in nats.
-        n: Samples.
-    """
-
-    accuracy: float
-    lo: float
-    hi: float
-    loss: float
-    n: int
-
-
-class Task(ABC):
-    """A model, its data and its metric."""
-
-    name: ClassVar[str]
-    description: ClassVar[str]
-    metric: ClassVar[str] = "accuracy"
+    name: str
+    network: Network
+    data: Data
+    objective: Objective
     recipe: Recipe
+    reduction: Reduction = field(default_factory=Reduction)
+    source: Mapping[str, Any] = field(default_factory=dict)
+    description: str = ""
+    notes: tuple[str, ...] = ()
 
-    @abstractmethod
     def model(self) -> nn.Module:
-        """Return the dense model, untrained; the same initial weights at every call."""
-
-    @abstractmethod
-    def train(self) -> Split:
-        """Return the split that networks are trained on."""
-
-    @abstractmethod
-    def validation(self) -> Split:
-        """Return the split that candidates are chosen by."""
-
-    @abstractmethod
-    def test(self) -> Split:
-        """Return the split that is read once, for what is reported at the end."""
-
-    @abstractmethod
-    def data_sha256(self) -> str:
-        """Return a hash of all samples and labels."""
+        """Return a copy of the dense network; the same initial weights at every call."""
+        return copy.deepcopy(self.network.module)
 
     def example_input(self, batch: int) -> torch.Tensor:
-        """Return one batch of real samples, float32 `[batch, ...]`."""
-        inputs = self.validation().inputs
-        return inputs[[i % len(inputs) for i in range(batch)]]
+        """Return one batch of real validation samples `[batch, ...]`."""
+        split = self.data.validation
+        return split.batch(torch.arange(batch) % len(split))
 
-    def score(self, predict: Predict, split: Split) -> Score:
-        """Score predictions on a split.
-
-        Args:
-            predict: From inputs `[N, ...]` to logits `[N, classes]`; torch or a session.
-            split: What to score on.
+    def score(self, outputs: Arrays, split: Split) -> Score:
+        """Score an exported file's outputs `[N, ...]` on a split.
 
         Raises:
-            TaskError: If the outputs are not one finite row of logits per sample.
-
-        References:
-            Wilson (1927), "Probable inference, the law of succession, and statistical inference".
+            TaskError: If they are no finite outputs of these samples.
         """
-        labels = split.labels.numpy()
-        logits = np.asarray(predict(split.inputs.numpy()), dtype=np.float64)
-        if logits.ndim != 2 or len(logits) != len(labels) or not np.isfinite(logits).all():
-            raise TaskError(
-                f"Expected finite logits [{len(labels)}, classes]. Received shape {logits.shape}."
-            )
-        hits = int((logits.argmax(1) == labels).sum())
-        interval = stats.binomtest(hits, len(labels)).proportion_ci(0.95, method="wilson")
-        losses = special.logsumexp(logits, axis=1) - logits[np.arange(len(labels)), labels]
-        return Score(
-            hits / len(labels), float(interval.low), float(interval.high),
-            float(losses.mean()), len(labels),
-        )  # fmt: skip
+        trained = unfinished(outputs, self.network.finals)
+        return self.objective.score(outputs, split, trained)
+
+    def model_sha256(self) -> str:
+        """Return a hash of the dense network: its structure and its initial weights."""
+        digest = hashlib.sha256(str(self.network.module).encode())
+        for name, tensor in self.network.module.state_dict().items():
+            digest.update(f"{name}{tensor.dtype}{tuple(tensor.shape)}".encode())
+            digest.update(tensor.detach().contiguous().reshape(-1).view(torch.uint8).numpy())
+        return digest.hexdigest()

@@ -84,7 +84,7 @@ def row(record: RunRecord) -> dict[str, Any]:
     statistic = record.budget["statistic"]
     figures = record.latency["final"]
     latency, ratio = figures[f"{statistic}_s"], figures[f"ratio_{statistic}"]
-    test = record.accuracy.get("test", {})
+    test = record.scores.get("test", {})
     milli, memory = _scaled(latency, 1e3), figures["peak_mem_bytes"]
     return {
         "schema": SCHEMA,
@@ -118,8 +118,8 @@ def row(record: RunRecord) -> dict[str, Any]:
         "n_calls": figures["n_calls"],
         "n_processes": figures["n_processes"],
         "contended_pct": figures["contended"] * 100,
-        "val_acc": record.accuracy.get("validation", {}).get("accuracy"),
-        "test_acc": test.get("accuracy"),
+        "val_acc": record.scores.get("validation", {}).get("value"),
+        "test_acc": test.get("value"),
         "test_acc_lo": test.get("lo"),
         "test_acc_hi": test.get("hi"),
         "n_test": test.get("n"),
@@ -161,8 +161,8 @@ def ranked(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 
     def order(entry: dict[str, Any]) -> tuple[Any, ...]:
         group = tuple(str(entry[key]) for key in _GROUP)
-        accuracy = entry["test_acc"] if entry["test_acc"] is not None else -1.0
-        return (group, entry["rank"] is None, entry["rank"] or 0, -accuracy, entry["run_id"])
+        score = entry["test_acc"] if entry["test_acc"] is not None else -math.inf
+        return (group, entry["rank"] is None, entry["rank"] or 0, -score, entry["run_id"])
 
     return sorted(result, key=order)
 

@@ -8,6 +8,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
+from harness.units import SHARES, metric_words
+
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
@@ -46,8 +48,10 @@ def draw_search(path: Path, records: Sequence[RunRecord], finals: Mapping[str, R
     axes.set_xlim(left=0)
     statistic = budget["statistic"]
     axes.set_xlabel(f"{statistic} as a share of the dense model's" if share else f"{statistic}, ms")
-    axes.set_ylabel("accuracy")
-    axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=1))
+    metric = next(iter(finals.values())).task["metric"]
+    axes.set_ylabel(metric_words(metric))
+    if metric in SHARES:
+        axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=1))
     if share:
         axes.xaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
     record = next(iter(finals.values()))
@@ -68,15 +72,15 @@ def _trials(
 ) -> None:
     done = [r for r in records if r.kind == "trial" and r.status == "complete"]
     xs = [_latency(r.latency["retimed"], budget, share)[0] for r in done]
-    ys = [r.accuracy["validation"]["accuracy"] for r in done]
+    ys = [r.scores["validation"]["value"] for r in done]
     axes.scatter(xs, ys, s=18, color="#999999", label="trials (validation split)", zorder=2)
 
 
 def _final(axes: Axes, role: str, record: RunRecord, share: bool) -> None:
     marker, colour = _STYLE[role]
     x = _latency(record.latency["final"], record.budget, share)
-    test = record.accuracy["test"]
-    y = [test["accuracy"], test["lo"], test["hi"]]
+    test = record.scores["test"]
+    y = [test["value"], test["lo"], test["hi"]]
     axes.errorbar(
         [x[0]], [y[0]], xerr=[[x[0] - x[1]], [x[2] - x[0]]], yerr=[[y[0] - y[1]], [y[2] - y[0]]],
         fmt=marker, color=colour, markersize=14 if role == "winner" else 8, capsize=3,

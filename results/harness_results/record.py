@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from harness.measurement.types import Estimate, Measurement, Spread
 
-SCHEMA = 1
+SCHEMA = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +36,10 @@ class RunRecord:
         status: `"complete"`, `"over_budget"`, `"over_size"` or `"failed"`.
         reason: Why it is not complete.
         feasible: Whether the latest measurement meets the budget; None where none was made.
-        task: `name`, `metric`, `data_sha256`.
+        task: `name`, `metric`, `data_sha256`, `model_sha256` (of the dense network's structure and
+            initial weights), `splits` (their `origin`, and the samples of each), `inputs`
+            (`shape` of a sample, `scale` that prepares it), `classes` by number, and `source` (what
+            the task was made from; empty where it was given as objects).
         target: Options of the target and the backend's version.
         budget: `text`, `kind`, `value`, `statistic`.
         suggestion: Parameters as the sampler gave them; None for controls.
@@ -47,12 +50,16 @@ class RunRecord:
             dense model's latency, `within` the limits, `timed` (else the share is predicted).
         latency: Figures by phase: `probe` (before training), `retimed` (after), `final`; `dense`
             is the dense model's beside the floor.
-        accuracy: Scores by split: `validation`, `test`.
+        scores: By split (`validation`, `test`): `value` of the metric with its 95 % interval `lo`
+            to `hi`, `loss`, `n`.
         parity: Largest relative error, samples whose class differs, samples compared.
         model: `onnx` and `weights` (paths in the study's folder; None where only the latency of
             the untrained network was wanted), `sha256`, `size_bytes`,
             `opset`, `params`, `macs`.
-        training: `epochs`, `lr`, `batch`, `bfloat16`, `seed`; None where nothing was trained.
+        training: `epochs`, `lr`, `batch`, `optimizer`, `bfloat16`, `seed`; `samples` trained on
+            `of` how many, chosen by `reduction`; in finals `train_s` (wall), and where the winner
+            was trained on a part `on_all_samples`: its validation `score` and `train_s` when
+            trained on all. None where nothing was trained.
         flags: Of the latest measurement.
         search: `seed`, `trials` and `elapsed_s` of the study so far, `test_reads`.
         versions: Of the packages that matter.
@@ -80,7 +87,7 @@ class RunRecord:
     pruning: dict[str, list[int]] | None
     probes: list[dict[str, Any]]
     latency: dict[str, dict[str, Any]]
-    accuracy: dict[str, dict[str, Any]]
+    scores: dict[str, dict[str, Any]]
     parity: dict[str, Any] | None
     model: dict[str, Any]
     training: dict[str, Any] | None

@@ -34,7 +34,7 @@ def _row(record: RunRecord) -> dict[str, Any]:
     figures, statistic = record.figures() or {}, record.budget["statistic"]
     latency = figures.get(f"{statistic}_s") or [None] * 3
     ratio = figures.get(f"ratio_{statistic}") or [None] * 3
-    validation = record.accuracy.get("validation", {})
+    validation = record.scores.get("validation", {})
     milli = [None if value is None else value * 1e3 for value in latency]
     return {
         "trial": record.index,
@@ -51,7 +51,7 @@ def _row(record: RunRecord) -> dict[str, Any]:
         "ratio_ref": ratio[0],
         "ratio_lo": ratio[1],
         "ratio_hi": ratio[2],
-        "val_acc": validation.get("accuracy"),
+        "val_acc": validation.get("value"),
         "val_loss": validation.get("loss"),
         "parity_err": None if record.parity is None else record.parity["max_error"],
         "macs": record.model.get("macs"),

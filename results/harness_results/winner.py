@@ -8,7 +8,14 @@ import shutil
 from typing import TYPE_CHECKING, Any
 
 from harness.candidate import OnnxModel
-from harness.units import format_count, format_latency, format_size
+from harness.units import (
+    format_count,
+    format_latency,
+    format_metric,
+    format_metric_range,
+    format_size,
+    metric_words,
+)
 from harness_results.files import disk_errors
 from harness_results.picture import draw_search
 
@@ -19,8 +26,8 @@ if TYPE_CHECKING:
     from harness_results.record import RunRecord
     from harness_results.store import StudyFolder
 
-RUN_PY = '''\
-"""Classify with the network beside this file: python run.py [inputs.npy]"""
+_RUN = '''\
+"""Run the network beside this file: python run.py [inputs.npy]"""
 import os, sys
 from pathlib import Path
 os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # before the import
@@ -28,9 +35,17 @@ import numpy as np, onnxruntime
 here = Path(__file__).resolve().parent
 session = onnxruntime.InferenceSession(here / "model.onnx", providers=["CPUExecutionProvider"])
 spec = session.get_inputs()[0]
-x = np.load(sys.argv[1], allow_pickle=False) if sys.argv[1:] else np.zeros(spec.shape, np.float32)
-print(session.run(None, {spec.name: x.astype(np.float32)})[0].argmax(axis=1))
+x = np.load(sys.argv[1], allow_pickle=False) if sys.argv[1:] else np.zeros(spec.shape)
+dtype = np.int64 if "int64" in spec.type else np.float32
+outputs = session.run(None, {spec.name: x.astype(dtype)})
 '''
+_CLASSES = "print(outputs[0].argmax(axis=1))\n"
+_VALUES = "print(dict(zip([o.name for o in session.get_outputs()], outputs)))\n"
+
+
+def run_py(record: RunRecord) -> str:
+    """Return the script beside a winner: it prints classes, or all outputs where there are none."""
+    return _RUN + (_CLASSES if record.task["classes"] else _VALUES)
 
 
 def winner_folder(folder: StudyFolder, budget: str, several: bool) -> Path:
@@ -82,7 +97,7 @@ def _fill(part: Path, folder: StudyFolder, record: RunRecord, finals: dict[str, 
     shutil.copyfile(onnx.path, part / "model.onnx")
     shutil.copyfile(folder.path / record.model["weights"], part / "weights.safetensors")
     (part / "pruning.json").write_text(json.dumps(pruning_history(record)) + "\n")
-    (part / "run.py").write_text(RUN_PY)
+    (part / "run.py").write_text(run_py(record))
     (part / "card.md").write_text(_card(record, finals), encoding="utf-8")
 
 
@@ -97,7 +112,7 @@ def pruning_history(record: RunRecord) -> dict[str, Any]:
 
 
 def _card(record: RunRecord, finals: dict[str, RunRecord]) -> str:
-    figures, test = record.latency["final"], record.accuracy["test"]
+    figures, metric = record.latency["final"], record.task["metric"]
     statistic, machine = record.budget["statistic"], record.environment["machine"]
     latency, ratio = figures[f"{statistic}_s"], figures[f"ratio_{statistic}"]
     candidate, versions = record.candidate, record.versions
@@ -106,28 +121,23 @@ def _card(record: RunRecord, finals: dict[str, RunRecord]) -> str:
         f"| {name} | {dense} | {candidate['widths'][name]} | {candidate['ratios'][name]:.0%} |"
         for name, dense in candidate["dense_widths"].items()
     )
-    how = (
-        "the dense model itself: it was already within the budget"
-        if candidate["criterion"] is None
-        else f"criterion {candidate['criterion']}, distilled at temperature "
-        f"{candidate['temperature']:.3g} with weight {candidate['kd_weight']:.3g}"
-    )
     return f"""\
 # {record.task["name"]} on {record.target["name"]} within {record.budget["text"]}
 
-{test["accuracy"]:.2%} test accuracy (95 % interval {test["lo"]:.2%} to {test["hi"]:.2%},
-{test["n"]} images) at a {statistic} of {format_latency(latency[0])}
+{_score(record)} {metric_words(metric)} on the {record.scores["test"]["n"]} samples of the test
+split (95 % intervals), at a {statistic} of {format_latency(latency[0])}
 ({format_latency(latency[1])} to {format_latency(latency[2])}),
 {ratio[0]:.1%} of the dense model's ({ratio[1]:.1%} to {ratio[2]:.1%}).
 
-| model | {statistic} | of dense | test accuracy | MACs | parameters | size |
+| model | {statistic} | of dense | {metric_words(metric)} | MACs | parameters | size |
 |---|---|---|---|---|---|---|
 {rows}
 
 ## What it is
 
-Task `{record.task["name"]}` (data SHA-256 `{record.task["data_sha256"][:16]}`);
-{how}.
+Task `{record.task["name"]}` (data SHA-256 `{record.task["data_sha256"][:16]}`, dense network
+`{record.task["model_sha256"][:16]}`); {_how(candidate)}.
+{_training(record)}
 Precision {candidate["precision"]}.
 
 | group | dense channels | kept | pruned |
@@ -144,23 +154,68 @@ Fingerprint `{record.environment["fingerprint"]}`, model SHA-256 `{record.model[
 
 ## How to use it
 
-`python run.py inputs.npy` classifies float32 inputs of the shape that the model states; `run.py`
-is ten lines to copy from. `weights.safetensors` with `pruning.json` rebuild the torch network:
+{_inputs(record)}
+
+`python run.py inputs.npy` runs it on prepared samples; `run.py` is ten lines to copy from.
+`weights.safetensors` with `pruning.json` rebuild the torch network:
 `harness replay {record.run_id}` does that and checks that it gives the same outputs.
 """
 
 
-def _row(role: str, record: RunRecord) -> str:
-    figures, test, statistic = (
-        record.latency["final"],
-        record.accuracy["test"],
-        record.budget["statistic"],
+def _how(candidate: dict[str, Any]) -> str:
+    if candidate["criterion"] is None:
+        return "the dense model itself: it was already within the budget"
+    softened = candidate["temperature"]
+    return (
+        f"criterion {candidate['criterion']}, distilled "
+        + ("" if softened is None else f"at temperature {softened:.3g} ")
+        + f"with weight {candidate['kd_weight']:.3g}"
     )
+
+
+def _score(record: RunRecord) -> str:
+    test, metric = record.scores["test"], record.task["metric"]
+    interval = format_metric_range(test["lo"], test["hi"], metric)
+    return f"{format_metric(test['value'], metric)} ({interval})"
+
+
+def _training(record: RunRecord) -> str:
+    training = record.training
+    if training is None:
+        return ""
+    part = "" if training["samples"] == training["of"] else f" ({training['reduction']})"
+    return (
+        f"Trained on {training['samples']} of {training['of']} samples{part}, "
+        f"{training['epochs']} epochs."
+    )
+
+
+def _inputs(record: RunRecord) -> str:
+    """Return how a sample is prepared, and what the outputs stand for."""
+    inputs, classes = record.task["inputs"], record.task["classes"]
+    shape, scale = "x".join(map(str, inputs["shape"])), inputs["scale"]
+    text = f"Inputs: {inputs['dtype']}, {shape} for one sample"
+    if scale is not None:
+        text += (
+            f"; prepared as (x * {scale['factor']:.6g} - mean) / std with mean "
+            f"{_numbers(scale['mean'])} and std {_numbers(scale['std'])}"
+        )
+    if classes:
+        text += f". The largest output names the class, in this order: {', '.join(classes)}"
+    return text + "."
+
+
+def _numbers(values: Sequence[float]) -> str:
+    return ", ".join(f"{value:.6g}" for value in values)
+
+
+def _row(role: str, record: RunRecord) -> str:
+    figures, statistic = record.latency["final"], record.budget["statistic"]
     latency, ratio = figures[f"{statistic}_s"], figures[f"ratio_{statistic}"]
     return (
         f"| {role} | {format_latency(latency[0])} ({format_latency(latency[1])} to "
         f"{format_latency(latency[2])}) | {ratio[0]:.1%} ({ratio[1]:.1%} to {ratio[2]:.1%}) | "
-        f"{test['accuracy']:.2%} ({test['lo']:.2%} to {test['hi']:.2%}) | "
+        f"{_score(record)} | "
         f"{format_count(record.model['macs'])} | {format_count(record.model['params'])} | "
         f"{format_size(record.model['size_bytes'])} |"
     )

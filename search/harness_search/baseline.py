@@ -6,17 +6,18 @@ import hashlib
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from harness.budget import Decision
 from harness.candidate import Candidate
-from harness.compression.prune import prune
+from harness.compression.prune import last_channels, prune
 from harness.errors import ExportError
-from harness.export import export_onnx
 from harness.folders import cache_folder
 from harness.provenance import now_utc
 from harness.training import fast_bf16, fit
+from harness.units import format_metric, format_metric_range, metric_words
 from harness_results.record import latency_figures, make_record
 from harness_search.latency_model import LatencyModel
 from harness_search.stopwatch import Stopwatch
@@ -26,9 +27,8 @@ from harness_search.workbench import samples_of
 if TYPE_CHECKING:
     from pathlib import Path
 
-    import torch
-
     from harness.budget import Budget
+    from harness.tasks.base import Task
     from harness_results.record import RunRecord
     from harness_search.workbench import Workbench
 
@@ -41,10 +41,9 @@ def measure_floor(bench: Workbench) -> RunRecord:
     """
     bench.progress.phase("timing the dense model and the floor (one granule everywhere)")
     watch, widths, budget = Stopwatch(), bench.space.floor(), bench.settings.budgets[0]
-    history = {g.name: list(range(widths[g.name], g.width)) for g in bench.graph.groups}
-    history = {name: channels for name, channels in history.items() if channels}
+    history = last_channels(bench.graph, widths)
     smallest = prune(bench.network, bench.graph, bench.example[:1], history)
-    model = export_onnx(smallest, bench.example, bench.model_path("floor").with_suffix(".onnx"))
+    model = bench.export(smallest, bench.model_path("floor.onnx"))
     with watch.phase("timing"):
         measured = bench.timed({"floor": model}, budget)
     small_enough = _fits(bench, model.size_bytes)
@@ -56,7 +55,7 @@ def measure_floor(bench: Workbench) -> RunRecord:
         feasible=within, suggestion=None, pruning=history, probes=[],
         latency={"probe": latency_figures(measured["floor"]),
                  "dense": latency_figures(measured["dense"])},
-        accuracy={}, parity=None, training=None, flags=list(measured["floor"].flags),
+        scores={}, parity=None, training=None, flags=list(measured["floor"].flags),
         environment=environment(bench, measured["floor"].environment),
         timings_s=watch.report(), search=search_fields(bench, 0),
     )  # fmt: skip
@@ -66,8 +65,9 @@ def measure_floor(bench: Workbench) -> RunRecord:
 
 def take_floor(bench: Workbench, record: RunRecord) -> None:
     """Set what the floor's record says: dense latencies, floor share, latency model."""
-    statistics = ("p50", "p90")
-    bench.dense_s = {s: record.latency["dense"][f"{s}_s"][0] for s in statistics}
+    dense = record.latency["dense"]
+    # A slow model is called too seldom for a p90, unless that is what the budget bounds.
+    bench.dense_s = {s: dense[f"{s}_s"][0] for s in ("p50", "p90") if dense[f"{s}_s"] is not None}
     statistic = record.budget["statistic"]
     bench.floor_share = record.latency["probe"][f"ratio_{statistic}"][0]
     bench.latency_model = LatencyModel(bench.graph, bench.space.floor(), bench.floor_share)
@@ -101,27 +101,12 @@ def prepare_teacher(bench: Workbench) -> dict[str, float]:
     cache folder, where every study of the same task, data, recipe and torch finds them.
     """
     watch = Stopwatch()
-    own = bench.model_path("dense").with_suffix(".safetensors")
-    cached = cached_teacher(bench)
-    for path in (own, cached):
-        state = _load(path)
-        if state is not None:
-            bench.network.load_state_dict(state)
-            bench.network.eval()
-            if path == cached:
-                bench.progress.note(f"teacher: trained weights taken from the cache, {cached.name}")
-            break
-    else:
-        _train(bench, watch)
-        try:
-            cached.parent.mkdir(parents=True, exist_ok=True)
-            save_weights(bench.network, cached)
-        except OSError as exc:  # a cache is a convenience: the study keeps its own copy
-            bench.progress.note(f"teacher: not cached in {cached.parent} ({exc.strerror})")
-    save_weights(bench.network, own)
+    if bench.task.recipe.teacher_epochs:
+        _train_or_load(bench, watch)
+    save_weights(bench.network, _own_weights(bench))
     export_dense(bench, "dense")
     with watch.phase("score"):
-        split = bench.task.validation()
+        split = bench.task.data.validation
         outputs = bench.outputs(bench.dense, split)
         bench.dense_parity = bench.parity(bench.network, outputs, split)
         bench.dense_validation = asdict(bench.score(outputs, split))
@@ -132,13 +117,68 @@ def prepare_teacher(bench: Workbench) -> dict[str, float]:
             f"{bench.dense_parity['argmax_differs']} classes differ): nothing measured on it could "
             "be trusted."
         )
+    _say_how_good(bench)
     return watch.report()
+
+
+def _say_how_good(bench: Workbench) -> None:
+    """Tell the dense model's validation score at once, and warn where it is no better than chance.
+
+    Weights that don't fit the data's preparation show here, before the time is spent.
+    """
+    score, task = bench.dense_validation, bench.task
+    metric = task.objective.metric.name
+    interval = format_metric_range(score["lo"], score["hi"], metric)
+    bench.progress.note(
+        f"dense model: {format_metric(score['value'], metric)} validation {metric_words(metric)} "
+        f"({interval})"
+    )
+    chance = chance_level(task)
+    if chance is not None and score["lo"] <= chance:
+        bench.progress.note(
+            f"warning: that can't be told from chance ({format_metric(chance, metric)}). "
+            + (
+                "Are the samples prepared as the weights expect (`normalize=` in `--data`), and "
+                "are the classes in the same order?"
+                if task.network.pretrained
+                else "Train it longer (`--recipe teacher_epochs=N`), or check model and data."
+            )
+        )
+
+
+def chance_level(task: Task) -> float | None:
+    """Return what a constant prediction scores; None where only the user knows."""
+    name, targets = task.objective.metric.name, task.data.validation.targets_of()
+    if name == "accuracy" and isinstance(targets, torch.Tensor):
+        return float(targets.bincount().max()) / len(targets)
+    return {"balanced_accuracy": 1 / (task.data.outputs or 1), "r2": 0.0}.get(name)
+
+
+def _train_or_load(bench: Workbench, watch: Stopwatch) -> None:
+    cached = cached_teacher(bench)
+    for path in (_own_weights(bench), cached):
+        state = _load(path)
+        if state is not None:
+            bench.network.load_state_dict(state)
+            bench.network.eval()
+            if path == cached:
+                bench.progress.note(f"teacher: trained weights taken from the cache, {cached.name}")
+            return
+    _train(bench, watch)
+    try:
+        cached.parent.mkdir(parents=True, exist_ok=True)
+        save_weights(bench.network, cached)
+    except OSError as exc:  # a cache is a convenience: the study keeps its own copy
+        bench.progress.note(f"teacher: not cached in {cached.parent} ({exc.strerror})")
+
+
+def _own_weights(bench: Workbench) -> Path:
+    return bench.model_path("dense.safetensors")
 
 
 def export_dense(bench: Workbench, name: str) -> None:
     """Export the dense network as it is now: the reference of the measurements that follow."""
-    path = bench.model_path(f"{name}.onnx")
-    bench.dense = export_onnx(bench.network, bench.example, path)
+    bench.dense = bench.export(bench.network, bench.model_path(f"{name}.onnx"))
 
 
 def _train(bench: Workbench, watch: Stopwatch) -> None:
@@ -151,22 +191,20 @@ def _train(bench: Workbench, watch: Stopwatch) -> None:
 
     with watch.phase("train"), bench.lock.shared():
         fit(
-            bench.network, bench.task.train(), epochs=recipe.teacher_epochs, batch=recipe.batch,
-            lr=recipe.teacher_lr, weight_decay=recipe.weight_decay, seed=0, on_batch=on_batch,
+            bench.network, bench.task.data.train, bench.task.objective, recipe,
+            epochs=recipe.teacher_epochs, lr=recipe.teacher_lr, seed=0, on_batch=on_batch,
         )  # fmt: skip
 
 
 def cached_teacher(bench: Workbench) -> Path:
     """Return where trained weights are cached: named by all that they depend on."""
-    digest = hashlib.sha256()
-    for name, tensor in bench.task.model().state_dict().items():
-        digest.update(name.encode() + tensor.numpy().tobytes())
+    task, facts = bench.task, bench.provenance["task"]
     parts: tuple[Any, ...] = (
-        bench.provenance["data_sha256"], bench.task.recipe, fast_bf16(),
-        bench.provenance["versions"]["torch"],
+        facts["model_sha256"], facts["data_sha256"], task.recipe, task.objective.description,
+        repr(task.data.train.augmentation), fast_bf16(), bench.provenance["versions"]["torch"],
     )  # fmt: skip
-    digest.update(repr(parts).encode())
-    name = f"{bench.settings.task}-{digest.hexdigest()[:16]}.safetensors"
+    digest = hashlib.sha256(repr(parts).encode()).hexdigest()
+    name = f"{task.name}-{digest[:16]}.safetensors"
     return cache_folder() / "teachers" / name
 
 

@@ -14,12 +14,11 @@ import torch
 from optuna.exceptions import StorageInternalError
 
 from harness.compression.graph import pruning_graph
+from harness.compression.importance import applicable_criteria, inapplicable_criteria
 from harness.errors import ConfigError, ResultsError
-from harness.export import INPUT
 from harness.measurement.flags import is_blocked
 from harness.measurement.hostlock import HostLock
 from harness.provenance import fingerprint, git_state, versions
-from harness.tasks import task_class
 from harness.training import use_all_cores
 from harness_backends.registry import open_backend
 from harness_results import leaderboard
@@ -41,12 +40,19 @@ from harness_search.workbench import Workbench
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from torch import nn
+
     from harness.budget import Budget
+    from harness.compression.graph import PruningGraph
     from harness.target import Target
     from harness.tasks.base import Task
     from harness_results.record import RunRecord
     from harness_search.progress import Progress
     from harness_search.settings import Settings
+
+
+_SHOWN = 3
+"""Groups left whole that are named one by one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +91,8 @@ class SearchResult:
         budgets: One result per budget.
         elapsed_s: Wall seconds, all sessions together.
         teacher_s: Of these in this session, spent on the dense model.
+        settings: What was asked for.
+        notes: What a user should know of model and data.
     """
 
     folder: StudyFolder
@@ -93,6 +101,8 @@ class SearchResult:
     budgets: list[BudgetResult]
     elapsed_s: float
     teacher_s: float
+    settings: Settings
+    notes: tuple[str, ...]
 
     @property
     def exit_code(self) -> int:
@@ -104,7 +114,9 @@ class SearchResult:
         return 3 if winners or (self.trials and not done) else 1
 
 
-def search(settings: Settings, progress: Progress, remeasure: bool = False) -> SearchResult:
+def search(
+    settings: Settings, task: Task, progress: Progress, remeasure: bool = False
+) -> SearchResult:
     """Search, or go on where an interrupted search of the same study stopped.
 
     Raises:
@@ -114,9 +126,10 @@ def search(settings: Settings, progress: Progress, remeasure: bool = False) -> S
     if settings.trials is None and settings.time_s is None:
         raise ConfigError("A search needs a limit: give `trials`, `time_s`, or both.")
     open_backend(settings.target)  # before anything is written: is there such a target here?
-    task_class(settings.task)
-    folder = StudyFolder(settings.results, settings.study_name)
-    bench = set_up(settings, folder, progress, started)
+    folder = StudyFolder(settings.results, settings.study_name(task.name))
+    bench = set_up(settings, task, folder, progress, started)
+    for note in bench.notes:
+        progress.note(f"note: {note}")
     _check_existing(settings.results)
     check_writable(settings.results)
     with _written_whole(folder), _study_lock(folder):
@@ -147,13 +160,13 @@ def _check_existing(results: Path) -> None:
 
 
 def set_up(
-    settings: Settings, folder: StudyFolder, progress: Progress, started: float
+    settings: Settings, task: Task, folder: StudyFolder, progress: Progress, started: float
 ) -> Workbench:
-    """Load the task, find its prunable groups, ask the target what it is; write only to caches."""
-    progress.phase("loading the task and finding its prunable groups")
+    """Find the task's prunable groups, ask the target what it is; write only to caches."""
+    progress.phase("finding the prunable groups")
     use_all_cores()
     torch.manual_seed(settings.seed)
-    task, lock = task_class(settings.task)(), HostLock()
+    lock = HostLock()
     target = _at_shape(settings.target, task)
     backend = open_backend(target)
     network = task.model()
@@ -162,20 +175,53 @@ def set_up(
         facts = worker.facts
     granule = find_granule(backend, facts, folder, lock, progress)
     settings = replace(settings, target=replace(target, granule=granule))
-    space = search_space(graph, granule, settings)
+    criteria = applicable_criteria(network, graph)
+    space = search_space(graph, granule, settings, criteria, task.objective.uses_temperature)
     provenance = {
         "versions": versions(facts), "fingerprint": fingerprint(settings.target, facts),
-        "git": git_state(Path.cwd()), "data_sha256": task.data_sha256(),
+        "git": git_state(Path.cwd()), "task": _task_facts(task),
     }  # fmt: skip
     return Workbench(
         settings, task, backend, folder, lock, progress, network, graph, space, facts,
-        provenance, started, 0.0,
+        provenance, started, 0.0, _notes(task, graph, network),
     )  # fmt: skip
+
+
+def _notes(task: Task, graph: PruningGraph, network: nn.Module) -> tuple[str, ...]:
+    """Return what a user should know of model and data before the search."""
+    whole = [f"{one.name} is left whole: {one.reason}" for one in graph.unprunable]
+    if len(whole) > _SHOWN:
+        whole[_SHOWN:] = [f"{len(whole) - _SHOWN} more groups are left whole"]
+    return (*task.notes, *whole, *inapplicable_criteria(network, graph))
+
+
+def _task_facts(task: Task) -> dict[str, Any]:
+    """Return what a record says of the task."""
+    data, example = task.data, task.example_input(1)
+    scale = data.validation.scale
+    splits = {"train": data.train, "validation": data.validation, "test": data.test}
+    return {
+        "name": task.name, "metric": task.objective.metric.name, "data_sha256": data.sha256,
+        "model_sha256": task.model_sha256(),
+        "splits": {"origin": data.origin, **{name: len(one) for name, one in splits.items()}},
+        "inputs": {
+            "shape": list(example.shape[1:]), "dtype": str(example.dtype).removeprefix("torch."),
+            "scale": None if scale is None else asdict(scale),
+        },
+        "classes": _classes(task), "source": dict(task.source),
+    }  # fmt: skip
+
+
+def _classes(task: Task) -> list[str]:
+    """Return the classes' names, their numbers where they have none; empty without classes."""
+    if not task.objective.classifies:
+        return []
+    return list(task.data.classes) or [str(i) for i in range(task.data.outputs or 0)]
 
 
 def _at_shape(target: Target, task: Task) -> Target:
     """Return the target with the task's input shape: it enters the fingerprint."""
-    shapes = {INPUT: tuple(task.example_input(target.batch).shape)}
+    shapes = {task.network.input_name: tuple(task.example_input(target.batch).shape)}
     if target.shapes and target.shapes != shapes:
         raise ConfigError(
             f"Target {target.name!r} fixes the shapes {dict(target.shapes)}; the task's network "
@@ -214,8 +260,14 @@ def _identity(bench: Workbench) -> tuple[dict[str, Any], dict[str, Any]]:
         "fingerprint": made["fingerprint"], "torch": made["versions"]["torch"],
         "runtime": made["versions"]["runtime"],
     }  # fmt: skip
-    identity = bench.settings.identity(made["data_sha256"])
-    return {**identity, "space": bench.space.digest(bench.task.recipe)}, setup
+    task, facts = bench.task, made["task"]
+    identity = {
+        "task": task.name, "data_sha256": facts["data_sha256"],
+        "model_sha256": facts["model_sha256"], "objective": task.objective.description,
+        "augmentation": repr(task.data.train.augmentation), "reduction": asdict(task.reduction),
+        **bench.settings.identity(), "space": bench.space.digest(task.recipe),
+    }  # fmt: skip
+    return identity, setup
 
 
 def _check(bench: Workbench, remeasure: bool) -> bool:
@@ -251,7 +303,9 @@ def _run(bench: Workbench, records: list[RunRecord]) -> SearchResult:
     leaderboard.rebuild(settings.results)
     everything = bench.folder.read()
     write_winner(bench.folder, everything, [result.budget.text for result in results])
-    return SearchResult(bench.folder, floor, trials, results, bench.elapsed_s(), teacher_s)
+    return SearchResult(
+        bench.folder, floor, trials, results, bench.elapsed_s(), teacher_s, settings, bench.notes
+    )
 
 
 def _run_trials(
@@ -298,6 +352,9 @@ def _affords_another(
         return True
     costs = [sum(r.timings_s.values()) for r in trials]
     needed = statistics.median(costs) + finals_cost_s(bench, len(budgets))
+    if bench.task.reduction.fraction < 1:  # the winner is trained on all samples, too
+        training = [r.timings_s.get("train", 0.0) for r in trials]
+        needed += len(budgets) * max(training) / bench.task.reduction.fraction
     return bench.elapsed_s() + needed <= settings.time_s
 
 

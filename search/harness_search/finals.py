@@ -14,6 +14,7 @@ from harness.provenance import now_utc
 from harness_results.record import latency_figures, make_record
 from harness_search.optuna_study import judged
 from harness_search.proposals import CONTROLS, is_within_drop
+from harness_search.reduction import trained_on_all
 from harness_search.stopwatch import Stopwatch
 from harness_search.trial import common_fields, environment, search_fields
 from harness_search.workbench import samples_of
@@ -80,6 +81,8 @@ def run_finals(
         final.reject(candidate)
     if not final.measured:
         controls = final.measure(dense, controls, None)
+    if winners and winners[0].trial is not None:
+        final.on_all_samples = trained_on_all(bench, winners[0].trial)
     final.score_on_test([dense, *controls, *winners])
     # Dense last: its record says that the set is whole.
     return [final.write(finalist) for finalist in (*winners, *reversed(controls), dense)]
@@ -104,7 +107,7 @@ def ranked_candidates(
     return sorted(
         able,
         key=lambda r: (
-            -r.accuracy["validation"]["accuracy"], r.accuracy["validation"]["loss"], r.index,
+            -r.scores["validation"]["value"], r.scores["validation"]["loss"], r.index,
         ),
     )  # fmt: skip
 
@@ -140,6 +143,7 @@ class _Final:
         self.measured: dict[str, Measurement] = {}
         self.failures: dict[str, str] = {}
         self.scores: dict[str, dict[str, Any]] = {}
+        self.on_all_samples: dict[str, Any] | None = None
 
     def measure(
         self, dense: Finalist, controls: Sequence[Finalist], candidate: Finalist | None
@@ -194,7 +198,7 @@ class _Final:
         self.bench.progress.phase("scoring on the test split, once")
         self.reads += 1
         with self.watch.phase("score"):
-            split = self.bench.task.test()
+            split = self.bench.task.data.test
             for finalist in finalists:
                 if _name(finalist) not in self.scores:
                     outputs = self.bench.outputs(finalist.model, split)
@@ -223,9 +227,9 @@ class _Final:
             figures = {"final": latency_figures(measurement, limit_s)}
             states = measurement.environment
         reason = self.failures.get(_name(finalist)) if measurement is None else None
-        accuracy = {"validation": trial.accuracy["validation"] if trial else bench.dense_validation}
+        scores = {"validation": trial.scores["validation"] if trial else bench.dense_validation}
         if _name(finalist) in self.scores:
-            accuracy["test"] = self.scores[_name(finalist)]
+            scores["test"] = self.scores[_name(finalist)]
         record = make_record(
             now_utc(),
             **common_fields(bench, budget, candidate, finalist.model, bench.folder.path / own),
@@ -235,12 +239,21 @@ class _Final:
             feasible=None if measurement is None else self.feasible(finalist),
             suggestion=trial.suggestion if trial else None,
             pruning=trial.pruning if trial else None, probes=[],
-            latency=figures, accuracy=accuracy,
+            latency=figures, scores=scores,
             parity=trial.parity if trial else bench.dense_parity,
-            training=trial.training if trial else None, flags=sorted(flags),
+            training=self._training(finalist), flags=sorted(flags),
             environment=environment(bench, states),
             timings_s=self.watch.report(), search=search_fields(bench, self.trials, self.reads),
         )  # fmt: skip
         taken = {} if measurement is None else samples_of("final", self.measured, _name(finalist))
         bench.folder.write(record, taken)
         return record
+
+    def _training(self, finalist: Finalist) -> dict[str, Any] | None:
+        """Return how a finalist was trained, and for the winner what less data cost."""
+        if finalist.trial is None or finalist.trial.training is None:
+            return None
+        own = {**finalist.trial.training, "train_s": finalist.trial.timings_s.get("train")}
+        if finalist.role == "winner" and self.on_all_samples is not None:
+            own["on_all_samples"] = self.on_all_samples
+        return own

@@ -2,32 +2,37 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from harness.export import INPUT
-
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
     from harness.candidate import OnnxModel
+    from harness.data.split import Split
+    from harness.tasks.objective import Arrays
     from harness_backends.base import Backend
 
+_CHUNK_BYTES = 32 * 2**20
+"""Samples sent to the worker at once: data may be larger than memory."""
 
-def file_outputs(
-    backend: Backend, model: OnnxModel, samples: NDArray[np.float32]
-) -> NDArray[np.floating[Any]]:
-    """Return logits `[N, classes]` of an exported file.
+
+def file_outputs(backend: Backend, model: OnnxModel, split: Split, input_name: str) -> Arrays:
+    """Return all outputs, each `[N, ...]`, of an exported file on a split.
 
     Args:
         backend: Runs it; its target's batch is the file's.
         model: The file.
-        samples: float32 `[N, ...]`, at least one; the last batch is filled up by repetition.
+        split: At least one sample; the last batch is filled up by repetition.
+        input_name: Of the file's input.
     """
-    batch = backend.target.batch
-    rows = np.arange(-(-len(samples) // batch) * batch) % len(samples)
-    padded = samples[rows]
+    batch, first = backend.target.batch, next(split.chunks(1)).numpy()
+    size = max(1, _CHUNK_BYTES // (batch * first.nbytes)) * batch
+    parts: list[Arrays] = []
     with backend.open() as worker:
-        outputs = worker.load(model, {INPUT: padded[:batch]}).infer({INPUT: padded})
-    return outputs[0][: len(samples)]
+        session = worker.load(model, {input_name: np.repeat(first, batch, axis=0)})
+        for chunk in split.chunks(size):
+            samples = chunk.numpy()
+            rows = np.arange(-(-len(samples) // batch) * batch) % len(samples)
+            outputs = session.infer({input_name: samples[rows]})
+            parts.append(tuple(output[: len(samples)] for output in outputs))
+    return tuple(np.concatenate(column) for column in zip(*parts, strict=True))

@@ -48,8 +48,8 @@ def scaled_ladder(space: SearchSpace, densities: Mapping[str, float]) -> Ladder:
 def ranked_ladder(space: SearchSpace, scores: Mapping[str, torch.Tensor]) -> Ladder:
     """Return the networks that keep the most important granules of all groups, smallest first.
 
-    This is global pruning: one ranking over all groups, each group's scores with mean 1 (as in
-    torch-pruning's global pruner), a granule being worth the mean of its channels.
+    This is global pruning: one ranking over all groups, each group's scores with mean 1 (as
+    Torch-Pruning's global pruner has it), a granule being worth the mean of its channels.
 
     Args:
         space: Allowed widths.

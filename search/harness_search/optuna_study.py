@@ -94,8 +94,8 @@ class OptunaStudy:
             return
         for key, value in constraints(record).items():
             trial.set_constraint(key, value)
-        state, accuracy = _outcome(record)
-        self._study.tell(trial, accuracy, state=state)
+        state, score = _outcome(record)
+        self._study.tell(trial, score, state=state)
 
     def _add(self, record: RunRecord) -> None:
         state, value = _outcome(record)
@@ -156,4 +156,4 @@ def _outcome(record: RunRecord) -> tuple[TrialState, float | None]:
         return TrialState.FAIL, None
     if record.status != "complete":
         return TrialState.PRUNED, None  # keeps its constraint, and the sampler learns from it
-    return TrialState.COMPLETE, record.accuracy["validation"]["accuracy"]
+    return TrialState.COMPLETE, record.scores["validation"]["value"]

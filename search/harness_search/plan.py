@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from harness.tasks.base import Split
 from harness.training import fit
 from harness_results.store import StudyFolder
 from harness_search import baseline
@@ -19,6 +18,7 @@ from harness_search.ladder import highest_within, scaled_ladder
 
 if TYPE_CHECKING:
     from harness.compression.graph import Group
+    from harness.tasks.base import Task
     from harness_results.record import RunRecord
     from harness_search.progress import Progress
     from harness_search.settings import Settings
@@ -43,6 +43,8 @@ class Plan:
         dense: Per budget, whether the dense model is within it, so that nothing is pruned.
         seconds: Estimated cost by phase.
         trials: Trials that `--time` affords; None where only `--trials` limits.
+        settings: What was asked for.
+        notes: What a user should know of model and data.
     """
 
     floor: RunRecord
@@ -52,9 +54,11 @@ class Plan:
     dense: tuple[bool, ...]
     seconds: dict[str, float]
     trials: int | None
+    settings: Settings
+    notes: tuple[str, ...]
 
 
-def plan(settings: Settings, progress: Progress) -> Plan:
+def plan(settings: Settings, task: Task, progress: Progress) -> Plan:
     """Measure the floor, estimate the phases, and leave nothing behind.
 
     Raises:
@@ -63,9 +67,9 @@ def plan(settings: Settings, progress: Progress) -> Plan:
     started = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="harness-plan-") as temporary:
         scratch = replace(settings, results=Path(temporary))
-        folder = StudyFolder(scratch.results, settings.study_name)
+        folder = StudyFolder(scratch.results, settings.study_name(task.name))
         folder.create()
-        bench = set_up(scratch, folder, progress, started)
+        bench = set_up(scratch, task, folder, progress, started)
         baseline.export_dense(bench, "untrained")
         setting_up = time.monotonic() - started
         floor = baseline.measure_floor(bench)
@@ -82,16 +86,20 @@ def plan(settings: Settings, progress: Progress) -> Plan:
     fits = floor.model["size_bytes"] <= limit
     reachable = tuple(fits and baseline.floor_allows(floor, b) for b in settings.budgets)
     dense = tuple(baseline.dense_suffices(bench, floor, b) for b in settings.budgets)
-    return Plan(floor, bench.graph.groups, bench.space, reachable, dense, seconds, trials)
+    return Plan(
+        floor, bench.graph.groups, bench.space, reachable, dense, seconds, trials, settings,
+        bench.notes,
+    )  # fmt: skip
 
 
 def _costs(bench: Workbench, floor: RunRecord, setting_up: float) -> dict[str, float]:
-    recipe, n = bench.task.recipe, len(bench.task.train())
+    recipe, n = bench.task.recipe, len(bench.task.data.train)
     per_sample = _seconds_per_sample(bench)
     timing = floor.timings_s["timing"]
     share = _typical_share(bench)
-    training = recipe.trial_epochs * n * per_sample * share
-    cached = baseline.cached_teacher(bench).exists()
+    part = bench.task.reduction.fraction
+    training = recipe.trial_epochs * part * n * per_sample * share
+    cached = not recipe.teacher_epochs or baseline.cached_teacher(bench).exists()
     return {
         "setup": setting_up,
         "floor": timing,
@@ -105,17 +113,17 @@ def _costs(bench: Workbench, floor: RunRecord, setting_up: float) -> dict[str, f
 
 def _seconds_per_sample(bench: Workbench) -> float:
     """Return training seconds per sample of the dense network, from a few steps."""
-    recipe, train = bench.task.recipe, bench.task.train()
-    rows = torch.arange(min(_STEPS * recipe.batch, len(train)))
-    part = Split(train.inputs[rows], train.labels[rows])
+    task, recipe = bench.task, bench.task.recipe
+    part = task.data.train.take(torch.arange(min(_STEPS * recipe.batch, len(task.data.train))))
     marks: list[float] = []
+    started = time.monotonic()
     with bench.lock.shared():
         fit(
-            bench.task.model(), part, epochs=1, batch=recipe.batch, lr=recipe.teacher_lr,
-            weight_decay=recipe.weight_decay, seed=0,
+            task.model(), part, task.objective, recipe, epochs=1, lr=recipe.teacher_lr, seed=0,
             on_batch=lambda done, total: marks.append(time.monotonic()),
         )  # fmt: skip
-    steps = marks[1:] if len(marks) > 2 else [bench.started, *marks]
+    # The first step warms up; with fewer than three there is none to spare.
+    steps = marks[1:] if len(marks) > 2 else [started, *marks]
     return (steps[-1] - steps[0]) / (len(steps) - 1) / recipe.batch
 
 

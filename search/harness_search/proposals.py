@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from harness_search.ladder import ranked_ladder, scaled_ladder
-from harness_search.space import DEFAULTS
 from harness_search.trial import Proposal
 
 if TYPE_CHECKING:
@@ -42,9 +41,9 @@ def propose(
         ladder = (
             scaled_ladder(bench.space, densities)
             if role == "uniform"
-            else ranked_ladder(bench.space, bench.scores(DEFAULTS["criterion"]))
+            else ranked_ladder(bench.space, bench.scores(bench.space.criteria[0]))
         )
-        return Proposal(index, role, budget, share, ladder, DEFAULTS, None), None
+        return Proposal(index, role, budget, share, ladder, bench.space.defaults(), None), None
     trial, params = studies[budget.text].ask(index)
     ladder = scaled_ladder(bench.space, bench.space.densities(params))
     aim = share if bench.settings.max_drop is None else _faster_aim(bench, records, budget, share)
@@ -68,10 +67,10 @@ def _faster_aim(
 
 
 def is_within_drop(bench: Workbench, record: RunRecord) -> bool:
-    """Whether a trial loses no more validation accuracy than `--max-drop` allows."""
+    """Whether a trial loses no more of the metric on validation than `--max-drop` allows."""
     drop = bench.settings.max_drop
-    accuracy: float = record.accuracy["validation"]["accuracy"]
-    return drop is None or accuracy >= bench.dense_validation["accuracy"] - drop - 1e-9
+    value: float = record.scores["validation"]["value"]
+    return drop is None or value >= bench.dense_validation["value"] - drop - 1e-9
 
 
 def _share(record: RunRecord) -> float:

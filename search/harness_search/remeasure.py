@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 from harness.budget import Budget, Decision
 from harness.compression.prune import prune
-from harness.export import export_onnx
 from harness.provenance import now_utc
 from harness_results.record import latency_figures, make_record
 from harness_search import baseline
@@ -25,7 +24,7 @@ if TYPE_CHECKING:
 def remeasure_study(bench: Workbench, records: Sequence[RunRecord]) -> list[RunRecord]:
     """Time the floor and every trial's file on the present setup; return the new records.
 
-    Each trial keeps its number, training and accuracy and gets new latencies; its old record, and
+    Each trial keeps its number, training and scores and gets new latencies; its old record, and
     the old floor and finals, move to `records/superseded/`, unchanged.
     """
     for record in _stale(records):
@@ -57,7 +56,7 @@ def _timed_again(bench: Workbench, record: RunRecord) -> RunRecord:
         model = trained_model(bench, record)
     else:  # never trained: latency depends on the architecture alone, so build that again
         smaller = prune(bench.network, bench.graph, bench.example[:1], record.pruning or {})
-        model = export_onnx(smaller, bench.example, bench.model_path("probe.onnx"))
+        model = bench.export(smaller, bench.model_path("probe.onnx"))
     budget = Budget(**record.budget)
     measured = bench.timed({"candidate": model}, budget)
     within = budget.decide(measured["candidate"].stats) is Decision.FEASIBLE

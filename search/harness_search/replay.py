@@ -14,8 +14,10 @@ from harness.compression.prune import prune
 from harness.errors import ConfigError
 from harness.export import Parity, check_parity, layer_macs
 from harness.measurement.hostlock import HostLock
+from harness.models.finals import finished
 from harness.target import Target
-from harness.tasks import task_class
+from harness.tasks import shipped_task
+from harness.tasks.spec import build_task, spec_of_source
 from harness.training import predict
 from harness_backends.registry import open_backend
 from harness_results.store import find_record
@@ -24,6 +26,7 @@ from harness_search.inference import file_outputs
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from harness.tasks.base import Task
     from harness_results.record import RunRecord
 
 
@@ -47,11 +50,17 @@ class Replay:
         return self.parity.passed and self.macs == self.record.model["macs"]
 
 
-def replay(results: Path, run_id: str) -> Replay:
+def replay(results: Path, run_id: str, task: Task | None = None) -> Replay:
     """Rebuild the network of a record: dense model, pruning history, weights; compare outputs.
 
+    Args:
+        results: The results folder.
+        run_id: Which record.
+        task: The task, where it was given as Python objects; None to make it from the record.
+
     Raises:
-        ConfigError: If there is no such record, its model was not kept, or its file was changed.
+        ConfigError: If there is no such record, its model was not kept, its file was changed, or
+            its task is another one or can't be made again.
     """
     folder, record = find_record(results, run_id)
     if record.model.get("onnx") is None:
@@ -59,9 +68,12 @@ def replay(results: Path, run_id: str) -> Replay:
             f"{run_id} is a network that was never trained ({record.status}), so no model was "
             "kept. Replay a complete trial or a final."
         )
-    task = task_class(record.task["name"])()
-    if task.data_sha256() != record.task["data_sha256"]:
-        raise ConfigError(f"The data of task {record.task['name']!r} is not that of {run_id}.")
+    task = task if task is not None else _task(record)
+    if task.data.sha256 != record.task["data_sha256"]:
+        raise ConfigError(
+            f"The data of task {record.task['name']!r} is not that of {run_id}: its hash differs. "
+            "Restore the files as they were."
+        )
     example = task.example_input(1)
     dense = task.model()
     network = prune(dense, pruning_graph(dense, example), example, record.pruning or {})
@@ -74,8 +86,20 @@ def replay(results: Path, run_id: str) -> Replay:
     model = OnnxModel(folder.path / info["onnx"], info["sha256"], info["size_bytes"], info["opset"])
     model.read()
     options = {f.name: record.target[f.name] for f in fields(Target) if f.name in record.target}
-    inputs = task.validation().inputs.numpy()
+    split, source = task.data.validation, task.network
     with HostLock().shared():
-        outputs = file_outputs(open_backend(Target(**options)), model, inputs)
-        parity = check_parity(predict(network, inputs), outputs)
+        outputs = file_outputs(open_backend(Target(**options)), model, split, source.input_name)
+        expected = predict(finished(network, source.finals), split.chunks())
+    parity = check_parity(expected, outputs, task.objective.classifies)
     return Replay(record, parity, sum(layer_macs(network, example).values()))
+
+
+def _task(record: RunRecord) -> Task:
+    """Return the task of a record, made again from what it was made from."""
+    source = record.task["source"]
+    if not source:
+        raise ConfigError(
+            f"The task of {record.run_id} was given as Python objects, so it can't be made again "
+            "from here. Call `harness.replay` with the same model and data."
+        )
+    return shipped_task(source["task"]) if "task" in source else build_task(spec_of_source(source))

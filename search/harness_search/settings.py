@@ -26,12 +26,11 @@ class Settings:
     Attributes:
         target: What to time on.
         budgets: One, or several for a front; tightest first.
-        task: Name of the task.
         trials: Trials in all, earlier sessions of the study too; None for no limit.
         time_s: Wall seconds in all; None for no limit.
         seed: Of the sampler, the students' training and the order of timing.
         study: Name; made from the rest where not given.
-        max_drop: Take the fastest network that loses at most this fraction of validation accuracy.
+        max_drop: Take the fastest network that loses at most this much of the metric on validation.
         max_size_bytes: Upper limit for the exported file.
         layers: Names of the only groups to prune; empty for all.
         exclude: Names of groups to leave whole.
@@ -40,7 +39,6 @@ class Settings:
 
     target: Target
     budgets: tuple[Budget, ...]
-    task: str
     trials: int | None = None
     time_s: float | None = DEFAULT_TIME_S
     seed: int = 0
@@ -51,24 +49,21 @@ class Settings:
     exclude: tuple[str, ...] = ()
     results: Path = Path("results")
 
-    @property
-    def study_name(self) -> str:
-        """`{task}-{target}-{budget}-{statistic}-s{seed}`, fit for a folder's name."""
+    def study_name(self, task: str) -> str:
+        """Return `{task}-{target}-{budget}-{statistic}-s{seed}`, fit for a folder's name."""
         if self.study is not None:
             return self.study
         budgets = "+".join(budget.text for budget in self.budgets)
         statistic = self.budgets[0].statistic
-        name = f"{self.task}-{self.target.name}-{budgets}-{statistic}-s{self.seed}"
+        name = f"{task}-{self.target.name}-{budgets}-{statistic}-s{self.seed}"
         name = re.sub(r"[^\w.+-]", "", name.replace("%", "pct"))
         if len(name) > _LONGEST:
             name = f"{name[: _LONGEST - 9]}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
         return name
 
-    def identity(self, data_sha256: str) -> dict[str, Any]:
+    def identity(self) -> dict[str, Any]:
         """Return what must not change between sessions of one study."""
         return {
-            "task": self.task,
-            "data_sha256": data_sha256,
             "target": self.target.options(),
             "granule": self.target.granule,
             "budget": [budget.text for budget in self.budgets],

@@ -5,12 +5,12 @@ from __future__ import annotations
 import difflib
 import hashlib
 import json
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
 
-from harness.compression.importance import CRITERIA
 from harness.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -21,8 +21,6 @@ if TYPE_CHECKING:
     from harness.compression.graph import PruningGraph
     from harness_search.settings import Settings
 
-DEFAULTS: dict[str, Any] = {"criterion": "l2", "temperature": 4.0, "kd_weight": 0.7}
-"""What the controls use; Hinton et al. (2015) and common practice."""
 _RATIO = "ratio."
 
 
@@ -33,10 +31,22 @@ class SearchSpace:
     Attributes:
         dense: Channels per group in the dense model, in the network's order.
         allowed: Widths per group, ascending, the dense one last; one alone where it is fixed.
+        criteria: Importance criteria that say something of this network; at least one.
+        uses_temperature: Whether distillation has a temperature.
     """
 
     dense: Mapping[str, int]
     allowed: Mapping[str, tuple[int, ...]]
+    criteria: tuple[str, ...]
+    uses_temperature: bool
+
+    def defaults(self) -> dict[str, Any]:
+        """Return what the controls use: Hinton et al. (2015), and common practice."""
+        return {
+            "criterion": self.criteria[0],
+            "temperature": 4.0 if self.uses_temperature else None,
+            "kd_weight": 0.7,
+        }
 
     def floor(self) -> dict[str, int]:
         """Return the smallest network of the space: one granule everywhere."""
@@ -53,11 +63,14 @@ class SearchSpace:
             for name, widths in self.allowed.items()
             if len(widths) > 1
         }
+        softening: dict[str, BaseDistribution] = (
+            {"temperature": FloatDistribution(1.0, 16.0, log=True)} if self.uses_temperature else {}
+        )
         return {
             **ratios,
-            "temperature": FloatDistribution(1.0, 16.0, log=True),
+            **softening,
             "kd_weight": FloatDistribution(0.0, 1.0),
-            "criterion": CategoricalDistribution(CRITERIA),
+            "criterion": CategoricalDistribution(self.criteria),
         }
 
     def digest(self, recipe: object) -> str:
@@ -68,7 +81,7 @@ class SearchSpace:
 
     def suggest(self, trial: optuna.Trial) -> dict[str, Any]:
         """Draw one value per parameter from a trial's sampler."""
-        params: dict[str, Any] = {}
+        params: dict[str, Any] = {"temperature": None}
         for name, drawn in self.distributions().items():
             if isinstance(drawn, FloatDistribution):
                 params[name] = trial.suggest_float(name, drawn.low, drawn.high, log=drawn.log)
@@ -90,13 +103,27 @@ class SearchSpace:
         }
 
 
-def search_space(graph: PruningGraph, granule: int, settings: Settings) -> SearchSpace:
+def _step(granule: int, blocks: int, width: int) -> int:
+    """Return by how many channels a group's widths differ: whole granules, equal in all blocks."""
+    step = math.lcm(granule, blocks)
+    return step if step < width else blocks * math.ceil(granule / blocks)
+
+
+def search_space(
+    graph: PruningGraph,
+    granule: int,
+    settings: Settings,
+    criteria: tuple[str, ...],
+    uses_temperature: bool,
+) -> SearchSpace:
     """Return the space of a network.
 
     Args:
         graph: Its prunable groups.
         granule: Steps of the channel counts.
         settings: `layers` and `exclude` fix groups at their dense width.
+        criteria: Importance criteria that say something of this network.
+        uses_temperature: Whether distillation has a temperature.
 
     Raises:
         ConfigError: If a named layer is no prunable group, or nothing is left to prune.
@@ -112,8 +139,9 @@ def search_space(graph: PruningGraph, granule: int, settings: Settings) -> Searc
         for name in dense
         if name not in settings.exclude and (not settings.layers or name in settings.layers)
     ]
+    steps = {group.name: _step(granule, group.blocks, group.width) for group in graph.groups}
     allowed = {
-        name: (*range(granule, width, granule), width) if name in free else (width,)
+        name: (*range(steps[name], width, steps[name]), width) if name in free else (width,)
         for name, width in dense.items()
     }
     if all(len(widths) == 1 for widths in allowed.values()):
@@ -121,4 +149,4 @@ def search_space(graph: PruningGraph, granule: int, settings: Settings) -> Searc
             "Nothing is left to prune: every group is excluded or no wider than the target's "
             f"granule of {granule} channels. Widen `--layers`, or lower it with `--set granule=N`."
         )
-    return SearchSpace(dense, allowed)
+    return SearchSpace(dense, allowed, criteria, uses_temperature)

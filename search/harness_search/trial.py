@@ -13,7 +13,6 @@ from harness.budget import Budget, Decision
 from harness.candidate import Candidate, OnnxModel
 from harness.compression.prune import choose_channels, prune
 from harness.errors import BackendError, ExportError, MeasurementError, TaskError
-from harness.export import export_onnx
 from harness.provenance import now_utc
 from harness.training import SoftTargets, fast_bf16, fit
 from harness_results.record import RunRecord, latency_figures, make_record
@@ -87,7 +86,7 @@ class _Life:
         self.model: OnnxModel | None = None
         self.weights: Path | None = None
         self.latency: dict[str, dict[str, Any]] = {}
-        self.accuracy: dict[str, dict[str, Any]] = {}
+        self.scores: dict[str, dict[str, Any]] = {}
         self.parity: dict[str, Any] | None = None
         self.training: dict[str, Any] | None = None
         self.environment: Mapping[str, Any] = {}
@@ -125,17 +124,23 @@ class _Life:
         bench.progress.phase(f"trial {self.proposal.index}: distilling")
         student = self._pruned(probe.widths)
         with self.watch.phase("teacher_outputs"):
-            soft = SoftTargets(bench.teacher_outputs(), params["temperature"], params["kd_weight"])
+            split = bench.train_split()
+            teacher = bench.teacher(split)
+            if params["kd_weight"] > 0:
+                for epoch in range(recipe.trial_epochs):
+                    teacher(epoch)
+        soft = SoftTargets(teacher, params["temperature"] or 1.0, params["kd_weight"])
         seed = bench.seed("train", self.proposal.index)
         with self.watch.phase("train"), bench.lock.shared():
             fit(
-                student, bench.task.train(), soft=soft, seed=seed, epochs=recipe.trial_epochs,
-                batch=recipe.batch, lr=recipe.trial_lr, weight_decay=recipe.weight_decay,
-                on_batch=self._on_batch,
+                student, split, bench.task.objective, recipe, epochs=recipe.trial_epochs,
+                lr=recipe.trial_lr, seed=seed, soft=soft, on_batch=self._on_batch,
             )  # fmt: skip
         self.training = {
             "epochs": recipe.trial_epochs, "lr": recipe.trial_lr, "batch": recipe.batch,
-            "bfloat16": fast_bf16(), "seed": seed,
+            "optimizer": recipe.optimizer, "bfloat16": fast_bf16(), "seed": seed,
+            "samples": len(split), "of": len(bench.task.data.train),
+            "reduction": bench.task.reduction.method,
         }  # fmt: skip
         return student
 
@@ -143,18 +148,18 @@ class _Life:
         """Write the trained network as ONNX and its weights as safetensors."""
         with self.watch.phase("export"), self.bench.lock.shared():
             path = self.bench.model_path(self.name)
-            self.model = export_onnx(student, self.bench.example, path.with_suffix(".onnx"))
+            self.model = self.bench.export(student, path.with_suffix(".onnx"))
             self.weights = save_weights(student, path.with_suffix(".safetensors"))
         return self.model
 
     def check_and_score(self, student: nn.Module, exported: OnnxModel) -> None:
         """Compare the file with the network, and score the file on the validation split."""
-        bench, split = self.bench, self.bench.task.validation()
+        bench, split = self.bench, self.bench.task.data.validation
         bench.progress.phase(f"trial {self.proposal.index}: scoring the exported file")
         with self.watch.phase("score"):
             got = bench.outputs(exported, split)
             self.parity = bench.parity(student, got, split)
-            self.accuracy["validation"] = asdict(bench.score(got, split))
+            self.scores["validation"] = asdict(bench.score(got, split))
 
     def time_again(self, exported: OnnxModel) -> bool:
         """Time the trained file; what ships is what is measured."""
@@ -186,7 +191,7 @@ class _Life:
             kind="trial", role=proposal.role, index=proposal.index, status=status, reason=reason,
             feasible=feasible, suggestion=proposal.suggestion and dict(proposal.suggestion),
             pruning=self.history, probes=[_probe_entry(probe) for probe in self.probes],
-            latency=self.latency, accuracy=self.accuracy, parity=self.parity,
+            latency=self.latency, scores=self.scores, parity=self.parity,
             training=self.training, flags=flags, environment=environment(bench, self.environment),
             timings_s=timings, search=search_fields(bench, proposal.index + 1),
         )  # fmt: skip
@@ -198,7 +203,7 @@ class _Life:
         bench.progress.phase(f"trial {self.proposal.index}: timing untrained, before any training")
         smaller = self._pruned(widths)
         with self.watch.phase("export"), bench.lock.shared():
-            model = export_onnx(smaller, bench.example, bench.model_path("probe.onnx"))
+            model = bench.export(smaller, bench.model_path("probe.onnx"))
         if not self._fits_size(model):
             assert bench.latency_model is not None
             return Probe(
@@ -270,7 +275,7 @@ def common_fields(
     weights: Path | None,
 ) -> dict[str, Any]:
     """Return the fields that every kind of record fills alike."""
-    dense, settings = bench.space.dense, bench.settings
+    dense, target = bench.space.dense, bench.settings.target
     exported: dict[str, Any] = {}
     if model is not None:
         exported = {
@@ -281,9 +286,8 @@ def common_fields(
         }  # fmt: skip
     return {
         "study": bench.folder.study,
-        "task": {"name": settings.task, "metric": bench.task.metric,
-                 "data_sha256": bench.provenance["data_sha256"]},
-        "target": {**settings.target.options(), "granule": settings.target.granule,
+        "task": dict(bench.provenance["task"]),
+        "target": {**target.options(), "granule": target.granule,
                    "scenario": "single_stream",
                    "backend_version": bench.facts["runtime_version"]},
         "budget": asdict(budget),

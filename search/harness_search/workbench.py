@@ -10,33 +10,42 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from harness.compression.importance import channel_scores
-from harness.export import INPUT, check_parity
+from harness.data.reduce import reduce_split
+from harness.export import check_parity, export_onnx
 from harness.measurement.rounds import PROBE, measure
 from harness.measurement.types import Subject
-from harness.training import predict
+from harness.models.finals import finished
+from harness.training import predict, predict_tensors
 from harness_search.inference import file_outputs
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
     from pathlib import Path
 
-    import numpy as np
     from numpy.typing import NDArray
     from torch import nn
 
     from harness.budget import Budget
     from harness.candidate import OnnxModel
     from harness.compression.graph import PruningGraph
+    from harness.data.split import Split
     from harness.measurement.hostlock import HostLock
     from harness.measurement.rounds import Plan
     from harness.measurement.types import LatencySample, Measurement
-    from harness.tasks.base import Score, Split, Task
+    from harness.tasks.base import Task
+    from harness.tasks.objective import Arrays
+    from harness.tasks.score import Score
+    from harness.training import Views
     from harness_backends.base import Backend
     from harness_results.store import StudyFolder
     from harness_search.latency_model import LatencyModel
     from harness_search.progress import Progress
     from harness_search.settings import Settings
     from harness_search.space import SearchSpace
+
+
+_GRADIENT_SAMPLES, _GRADIENT_BATCH = 512, 128
+"""Training samples that criteria of gradients see, and how many at a time."""
 
 
 @dataclass
@@ -58,12 +67,12 @@ class Workbench:
         provenance: Versions, fingerprint and commit, for records.
         started: Monotonic time at which the session began.
         spent_s: Seconds that earlier sessions of the study took.
+        notes: What a user should know of model and data.
         latency_model: Fitted from the floor on.
         dense_s: The dense model's latency by statistic, seconds.
         floor_share: The floor's latency as a share of that.
         dense_parity: The dense network against its file, as in a record.
         dense_validation: The dense export's score on the validation split.
-        teacher_logits: Its logits on the training split, float32 `[N, classes]`.
     """
 
     settings: Settings
@@ -79,15 +88,17 @@ class Workbench:
     provenance: Mapping[str, Any]
     started: float
     spent_s: float
+    notes: tuple[str, ...]
     dense: OnnxModel = field(init=False)
     latency_model: LatencyModel | None = None
     dense_s: dict[str, float] = field(default_factory=dict)
     floor_share: float = 0.0
     dense_validation: dict[str, Any] = field(default_factory=dict)
-    teacher_logits: torch.Tensor | None = None
     dense_parity: dict[str, Any] = field(default_factory=dict)
     _timings: int = 0
     _scores: dict[str, Mapping[str, torch.Tensor]] = field(default_factory=dict)
+    _teacher: dict[tuple[int, int], Views] = field(default_factory=dict)
+    _train: Split | None = None
 
     @property
     def example(self) -> torch.Tensor:
@@ -109,11 +120,36 @@ class Workbench:
     def scores(self, criterion: str) -> Mapping[str, torch.Tensor]:
         """Return the trained dense network's channel scores by a criterion, computed once."""
         if criterion not in self._scores:
+            split = self.task.data.train
+            rows = torch.split(torch.arange(min(_GRADIENT_SAMPLES, len(split))), _GRADIENT_BATCH)
+            batches = ((split.batch(part), split.targets_of(part)) for part in rows)
             with self.lock.shared():
                 self._scores[criterion] = channel_scores(
-                    self.network, self.graph, self.example[:1], self.task.train(), criterion
-                )
+                    self.network, self.graph, self.example[:1], batches,
+                    self.task.objective.loss, criterion,
+                )  # fmt: skip
         return self._scores[criterion]
+
+    def train_split(self) -> Split:
+        """Return what candidates are trained on: all training samples, or the part asked for."""
+        if self._train is None:
+            reduction, split = self.task.reduction, self.task.data.train
+            with self.lock.shared():
+                self._train = reduce_split(
+                    split, reduction.fraction, reduction.method,
+                    features=lambda: self._features(split), seed=self.seed("reduction"),
+                )  # fmt: skip
+        return self._train
+
+    def _features(self, split: Split) -> torch.Tensor:
+        """Return what samples are told apart by: the trained dense network's outputs."""
+        outputs = predict_tensors(self.network, split.chunks())
+        return torch.cat([part.reshape(len(part), -1) for part in outputs], dim=1)
+
+    def export(self, network: nn.Module, path: Path) -> OnnxModel:
+        """Write a network as ONNX at the target's batch, with the interface that its user knows."""
+        source, whole = self.task.network, finished(network, self.task.network.finals)
+        return export_onnx(whole, self.example, path, source.input_name, source.output_names)
 
     def timed(
         self, models: Mapping[str, OnnxModel], budget: Budget, plan: Plan = PROBE
@@ -130,33 +166,38 @@ class Workbench:
 
     def inputs(self) -> dict[str, NDArray[Any]]:
         """Return what a model is fed while it is timed."""
-        return {INPUT: self.example.numpy()}
+        return {self.task.network.input_name: self.example.numpy()}
 
-    def outputs(self, model: OnnxModel, split: Split) -> NDArray[np.floating[Any]]:
-        """Return an exported file's logits `[N, classes]` on a split, through the backend."""
+    def outputs(self, model: OnnxModel, split: Split) -> Arrays:
+        """Return all outputs, each `[N, ...]`, of an exported file on a split."""
         with self.lock.shared():
-            return file_outputs(self.backend, model, split.inputs.numpy())
+            return file_outputs(self.backend, model, split, self.task.network.input_name)
 
-    def parity(
-        self, network: nn.Module, got: NDArray[np.floating[Any]], split: Split
-    ) -> dict[str, Any]:
+    def parity(self, network: nn.Module, got: Arrays, split: Split) -> dict[str, Any]:
         """Hold a file's outputs against its network's; return it as in a record."""
         with self.lock.shared():
-            expected = predict(network, split.inputs.numpy())
-        found = check_parity(expected, got)
+            expected = predict(finished(network, self.task.network.finals), split.chunks())
+        found = check_parity(expected, got, self.task.objective.classifies)
         return {**asdict(found), "passed": found.passed}
 
-    def score(self, outputs: NDArray[np.floating[Any]], split: Split) -> Score:
+    def score(self, outputs: Arrays, split: Split) -> Score:
         """Score outputs that a file gave on a split."""
-        return self.task.score(lambda _: outputs, split)
+        return self.task.score(outputs, split)
 
-    def teacher_outputs(self) -> torch.Tensor:
-        """Return the dense network's logits on the training split, computed once."""
-        if self.teacher_logits is None:
-            with self.lock.shared():
-                logits = predict(self.network, self.task.train().inputs.numpy())
-            self.teacher_logits = torch.from_numpy(logits)
-        return self.teacher_logits
+    def teacher(self, split: Split) -> Callable[[int], Views]:
+        """Return what gives the dense network's outputs on a view of a split, computed once.
+
+        Without augmentation all views are one.
+        """
+
+        def outputs(view: int) -> Views:
+            key = (len(split), view if split.augmentation is not None else 0)
+            if key not in self._teacher:
+                with self.lock.shared():
+                    self._teacher[key] = predict_tensors(self.network, split.chunks(view=view))
+            return self._teacher[key]
+
+        return outputs
 
     def model_path(self, name: str) -> Path:
         """Return where a model of this study lies, without its suffix."""

@@ -26,6 +26,7 @@ from typing import Any
 
 from harness.budget import parse_budgets
 from harness.errors import ConfigError
+from harness.tasks import shipped_task
 from harness_backends.targets import find_target
 from harness_results.record import RunRecord, read_record
 from harness_results.store import StudyFolder
@@ -58,9 +59,9 @@ class Printing(Progress):
 
 def child(results: Path) -> None:
     settings = Settings(
-        find_target("cpu"), parse_budgets("50%"), "digits", trials=2, time_s=None, results=results
+        find_target("cpu"), parse_budgets("50%"), trials=2, time_s=None, results=results
     )
-    sys.exit(search(settings, Printing()).exit_code)
+    sys.exit(search(settings, shipped_task("digits"), Printing()).exit_code)
 
 
 def run(results: Path, cache: Path, moment: str | None, delay: float) -> tuple[int, list[str]]:

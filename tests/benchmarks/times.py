@@ -13,12 +13,12 @@ import tempfile
 from pathlib import Path
 
 from harness.compression.graph import pruning_graph
-from harness.compression.prune import prune
+from harness.compression.prune import last_channels, prune
 from harness.export import INPUT, export_onnx
 from harness.measurement.hostlock import HostLock
 from harness.measurement.rounds import FINAL, measure
 from harness.measurement.types import Subject
-from harness.tasks import task_class
+from harness.tasks import shipped_task
 from harness_backends.registry import open_backend
 from harness_backends.targets import find_target
 
@@ -30,10 +30,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("out", type=Path)
     asked = parser.parse_args()
-    target, task = find_target("cpu"), task_class("digits")()
+    target, task = find_target("cpu"), shipped_task("digits")
     dense, example = task.model(), task.example_input(1)
     graph = pruning_graph(dense, example)
-    gone = {g.name: list(range(_GRANULE, g.width)) for g in graph.groups}
+    gone = last_channels(graph, {g.name: min(_GRANULE, g.width) for g in graph.groups})
     networks = {"dense": dense, "floor": prune(dense, graph, example, gone)}
     with tempfile.TemporaryDirectory() as folder:
         subjects = {

@@ -16,7 +16,9 @@ from support.running import run_cli
 if TYPE_CHECKING:
     from pathlib import Path
 
-COMMANDS = ("search", "bench", "doctor", "leaderboard", "replay", "targets", "tasks")
+COMMANDS = (
+    "search", "bench", "doctor", "leaderboard", "replay", "targets", "tasks", "models", "init",
+)  # fmt: skip
 
 
 def said(*args: str) -> str:
@@ -100,6 +102,31 @@ def test_the_tasks_tell_metric_data_and_the_default() -> None:
     digits = entries(said("tasks"))["digits"]
     for word in ("accuracy", "scikit-learn", "available", "default"):
         assert word in digits
+
+
+def test_every_shipped_model_is_listed_with_a_line() -> None:
+    from harness.models import MODELS
+
+    found = entries(said("models"))
+    assert set(MODELS) <= set(found)
+    assert all(len(found[name].split()) > 3 for name in MODELS), found
+    assert "onnx:FILE" in " ".join(found.values())
+
+
+def test_a_task_file_is_written_once_and_never_over_another(tmp_path: Path) -> None:
+    path = tmp_path / "parts.toml"
+    assert f"harness search --task {path}" in said("init", str(path))
+    before = path.read_bytes()
+    for args, named in (
+        ((str(path),), "exists already"),
+        ((str(tmp_path / "parts.yaml"),), ".toml"),
+        ((str(tmp_path / "none" / "parts.toml"),), "can't be written: No such file"),
+    ):
+        ended = CliRunner().invoke(app, ["init", *args])
+        assert (ended.exit_code, ended.stdout) == (2, "")
+        assert named in " ".join(ended.stderr.split())
+    assert path.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [path]
 
 
 def test_the_commands_are_these() -> None:

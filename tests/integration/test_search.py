@@ -98,9 +98,9 @@ def test_the_finals_are_fresh_and_the_test_split_was_read_once(done: Done) -> No
     for record in finals:
         assert record["latency"]["final"]["n_processes"] >= 5
         assert record["search"]["test_reads"] == 1
-        assert record["accuracy"]["test"]["n"] == 90
+        assert record["scores"]["test"]["n"] == 90
     for record in trials(done[0]):
-        assert "test" not in record["accuracy"]
+        assert "test" not in record["scores"]
 
 
 def test_the_winner_is_the_best_by_validation(done: Done) -> None:
@@ -108,8 +108,8 @@ def test_the_winner_is_the_best_by_validation(done: Done) -> None:
     best = max(
         able,
         key=lambda r: (
-            r["accuracy"]["validation"]["accuracy"],
-            -r["accuracy"]["validation"]["loss"],
+            r["scores"]["validation"]["value"],
+            -r["scores"]["validation"]["loss"],
         ),
     )
     winner = next(r for r in read_records(done[0]) if r["role"] == "winner")
@@ -238,10 +238,10 @@ def test_max_drop_takes_the_fastest_within_the_loss(base: Path) -> None:
     assert ended.returncode == 0, ended.stderr
     winner = next(r for r in read_records(results) if r["role"] == "winner")
     dense = next(r for r in read_records(results) if r["role"] == "dense")
-    limit = dense["accuracy"]["validation"]["accuracy"] - 0.4
+    limit = dense["scores"]["validation"]["value"] - 0.4
     within = [
         r for r in trials(results)
-        if r["feasible"] and r["accuracy"]["validation"]["accuracy"] >= limit - 1e-9
+        if r["feasible"] and r["scores"]["validation"]["value"] >= limit - 1e-9
     ]  # fmt: skip
     fastest = min(within, key=lambda r: r["latency"]["retimed"]["p50_s"][0])
     assert winner["index"] == fastest["index"]

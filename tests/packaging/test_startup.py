@@ -8,13 +8,19 @@ import sys
 import pytest
 
 HEAVY = {
-    "torch", "torch_pruning", "optuna", "pandas", "numpy", "scipy", "sklearn", "onnx",
-    "onnxruntime", "matplotlib", "sqlalchemy",
+    "torch", "optuna", "pandas", "numpy", "scipy", "sklearn", "onnx",
+    "onnxruntime", "matplotlib", "sqlalchemy", "PIL", "pyarrow", "torchvision", "timm",
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["search", "--help"], ["--version"]])
-def test_help_imports_nothing_heavy(arguments: list[str]) -> None:
+LIGHT = (
+    ["--help"], ["search", "--help"], ["init", "--help"], ["models", "--help"], ["--version"],
+    ["models"],
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("arguments", LIGHT, ids=" ".join)
+def test_help_and_lists_import_nothing_heavy(arguments: list[str]) -> None:
     code = (
         "import sys; sys.argv = ['harness', *sys.argv[1:]]\n"
         "from harness.cli import main\n"
@@ -27,11 +33,12 @@ def test_help_imports_nothing_heavy(arguments: list[str]) -> None:
     assert ended.stdout.strip().endswith("HEAVY []")
 
 
-def test_the_package_offers_search_and_bench() -> None:
+def test_the_package_offers_what_it_names() -> None:
     import harness
 
-    assert callable(harness.search)
-    assert callable(harness.bench)
+    assert {"search", "plan", "replay", "bench"} < set(harness.__all__)
+    for name in set(harness.__all__) - {"__version__"}:
+        assert callable(getattr(harness, name)), name
     with pytest.raises(AttributeError):
         _ = harness.nothing
 

@@ -17,7 +17,7 @@ TARGETS_TOML = '[fake]\nbackend = "fake"\ngranule = 4\n'
 
 def register() -> None:
     BACKENDS["fake"] = FakeBackend.PATH
-    TASKS["tiny"] = "support.tiny:Tiny"
+    TASKS["tiny"] = "support.tiny:tiny"
 
 
 if __name__ == "__main__":

@@ -38,6 +38,29 @@ def figures(ratio: float = 0.47, **overrides: Any) -> dict[str, Any]:
     return made | overrides
 
 
+def task_facts(**overrides: Any) -> dict[str, Any]:
+    """Return what a record says of the tiny task."""
+    made = {
+        "name": "tiny", "metric": "accuracy", "data_sha256": "da" * 32, "model_sha256": "de" * 32,
+        "splits": {"origin": "made up", "train": 320, "validation": 50, "test": 90},
+        "inputs": {
+            "shape": [1, 8, 8], "dtype": "float32",
+            "scale": {"mean": [0.5], "std": [0.25], "factor": 1 / 255},
+        },
+        "classes": ["slow", "middle", "fast"], "source": {"task": "tiny"},
+    }  # fmt: skip
+    return made | overrides
+
+
+def training(**overrides: Any) -> dict[str, Any]:
+    """Return what a record says of how a candidate was trained."""
+    made = {
+        "epochs": 1, "lr": 0.05, "batch": 32, "optimizer": "sgd", "bfloat16": False, "seed": 7,
+        "samples": 320, "of": 320, "reduction": "random",
+    }  # fmt: skip
+    return made | overrides
+
+
 def record(
     kind: str = "final",
     role: str = "winner",
@@ -61,8 +84,8 @@ def record(
         budget: Its text, a share or milliseconds.
         statistic: What the budget bounds.
         ratio: Latency as a share of the dense model's.
-        test: Test accuracy with its interval, for a final.
-        validation: Validation accuracy, for a trial that is complete and for a final.
+        test: The metric on the test split with its interval, for a final.
+        validation: The metric on validation, for a trial that is complete and for a final.
         status: As in `RunRecord`.
         date: When it was made.
         overrides: Whole fields, in place of the made-up ones.
@@ -74,20 +97,20 @@ def record(
     searched = role not in ("dense", "floor")
     complete = status == "complete"
     phases = {"trial": ("probe", "retimed") if complete else ("probe",), "final": ("final",)}
-    accuracy: dict[str, Any] = {}
+    scores: dict[str, Any] = {}
     if kind != "floor" and complete:
-        accuracy["validation"] = {
-            "accuracy": validation, "lo": validation - 0.05, "hi": validation + 0.05,
+        scores["validation"] = {
+            "value": validation, "lo": validation - 0.05, "hi": validation + 0.05,
             "loss": 0.3, "n": 50,
         }  # fmt: skip
     if kind == "final":
-        accuracy["test"] = {"accuracy": test[0], "lo": test[1], "hi": test[2], "loss": 0.3, "n": 90}
+        scores["test"] = {"value": test[0], "lo": test[1], "hi": test[2], "loss": 0.3, "n": 90}
     value = float(budget.rstrip("%ms")) / (100 if is_share else 1000)
     fields: dict[str, Any] = {
         "study": "tiny-fake-50pct-p50-s0", "kind": kind, "role": role,
         "index": None if role == "dense" else index, "status": status, "reason": None,
         "feasible": ratio * 1.01 <= 0.5,
-        "task": {"name": "tiny", "metric": "accuracy", "data_sha256": "da" * 32},
+        "task": task_facts(),
         "target": {
             "name": "fake", "backend": "fake", "threads": 1, "affinity": [], "batch": 1,
             "shapes": {}, "provider": "CPUExecutionProvider", "provider_options": {},
@@ -107,14 +130,14 @@ def record(
         "pruning": None if role == "dense" else removed,
         "probes": [],
         "latency": {phase: figures(ratio) for phase in phases.get(kind, ("probe", "dense"))},
-        "accuracy": accuracy,
+        "scores": scores,
         "parity": {"max_error": 2e-7, "argmax_differs": 0, "n": 50, "passed": True},
         "model": {
             "onnx": f"models/{name}.onnx", "weights": f"models/{name}.safetensors",
             "sha256": hashlib.sha256(f"{index} onnx".encode()).hexdigest(),
             "size_bytes": 25308, "opset": 17, "params": 6143, "macs": 103776,
         },
-        "training": {"epochs": 1, "lr": 0.05, "batch": 32, "bfloat16": False, "seed": 7},
+        "training": training() if searched else None,
         "flags": [],
         "search": {"seed": 0, "trials": 3, "elapsed_s": 12.5, "test_reads": int(kind == "final")},
         "versions": {"python": "3.11.7", "runtime": "1.0"},

@@ -60,7 +60,7 @@ def essence(record: dict[str, Any]) -> dict[str, Any]:
     """Return what of a trial must not depend on interruptions: all but clocks and identity."""
     keys = ("index", "role", "status", "suggestion", "candidate", "pruning", "probes", "training")
     return {key: record[key] for key in keys} | {
-        "validation": record["accuracy"].get("validation"),
+        "validation": record["scores"].get("validation"),
         "sha256": record["model"].get("sha256"),
     }
 

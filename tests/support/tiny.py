@@ -1,4 +1,4 @@
-"""A task that trains in a second: two kinds of stripes, a network of two convolutions."""
+"""A task that trains in a second: three kinds of stripes, a network of two convolutions."""
 
 from __future__ import annotations
 
@@ -9,7 +9,16 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from harness.tasks.base import Recipe, Split, Task
+from harness.data.split import Data, Split
+from harness.models.network import Network
+from harness.tasks.base import Task
+from harness.tasks.objective import make_objective
+from harness.tasks.recipe import Recipe
+
+RECIPE = Recipe(
+    teacher_epochs=2, trial_epochs=1, batch=32, teacher_lr=0.1, trial_lr=0.05, weight_decay=1e-4
+)
+SIZES = {"train": 320, "validation": 50, "test": 90}
 
 
 class TinyNet(nn.Module):
@@ -27,32 +36,34 @@ class TinyNet(nn.Module):
         return self.head(x.mean((2, 3)))
 
 
-class Tiny(Task):
-    name = "tiny"
-    description = "stripes"
-    recipe = Recipe(2, 1, 32, 0.1, 0.05, 1e-4)
-
-    def model(self) -> nn.Module:
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(1)
-            return TinyNet()
-
-    def train(self) -> Split:
-        return _split(0, 320)
-
-    def validation(self) -> Split:
-        return _split(1, 50)
-
-    def test(self) -> Split:
-        return _split(2, 90)
-
-    def data_sha256(self) -> str:
-        parts = [_split(i, n).inputs.numpy().tobytes() for i, n in ((0, 320), (1, 50), (2, 90))]
-        return hashlib.sha256(b"".join(parts)).hexdigest()
+def tiny() -> Task:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(1)
+        network = TinyNet().eval()
+    data = tiny_data()
+    return Task(
+        name="tiny",
+        network=Network(network, "tinynet"),
+        data=data,
+        objective=make_objective(data),
+        recipe=RECIPE,
+        source={"task": "tiny"},
+        description="stripes",
+    )
 
 
 @functools.cache
-def _split(seed: int, n: int) -> Split:
+def tiny_data() -> Data:
+    splits = {name: stripes(seed, n) for seed, (name, n) in enumerate(SIZES.items())}
+    digest = hashlib.sha256(b"".join(s.inputs.numpy().tobytes() for s in splits.values()))
+    return Data(
+        name="stripes", kind="classification", outputs=3, sha256=digest.hexdigest(),
+        classes=("slow", "middle", "fast"), origin="made up", description="stripes", **splits,
+    )  # fmt: skip
+
+
+def stripes(seed: int, n: int) -> Split:
+    """Return `n` noisy images `[n, 1, 8, 8]` of three kinds of stripes."""
     rng = torch.Generator().manual_seed(seed)
     labels = torch.randint(0, 3, (n,), generator=rng)
     ramp = torch.arange(8).float()

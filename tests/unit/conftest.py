@@ -42,7 +42,7 @@ def _trial(
     status: str = "complete",
     suggestion: dict[str, Any] | None = None,
     widths: dict[str, int] | None = None,
-    accuracy: float = 0.9,
+    value: float = 0.9,
     loss: float = 0.3,
     ratio: tuple[float, float, float] = (0.45, 0.44, 0.46),
     budget: str = "50%",
@@ -66,7 +66,7 @@ def _trial(
         pruning={}, probes=[],
         latency={} if status == "failed" else {
             "probe": figures, **({"retimed": figures} if done else {})},
-        accuracy={"validation": {"accuracy": accuracy, "loss": loss}} if done else {},
+        scores={"validation": {"value": value, "loss": loss}} if done else {},
         parity=None, model={"size_bytes": size_bytes}, training=None, flags=list(flags), search={},
         versions={}, environment={}, git={}, timings_s={},
     )  # fmt: skip

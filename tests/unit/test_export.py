@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -14,6 +16,7 @@ from harness.export import (
     INPUT,
     OPSET,
     OUTPUT,
+    Parity,
     check_parity,
     count_macs,
     export_onnx,
@@ -23,17 +26,21 @@ from harness.onnxfile import InputSpec, opset_of, read_onnx
 from harness.target import Target
 from harness.training import predict, set_memory_format
 from harness_backends.onnxruntime import OnnxRuntimeBackend
-from support.tiny import Tiny
+from harness_search.inference import file_outputs
+from support.tiny import tiny
+from support.values import TwoHeads, seeded, two_output_data
 
-TASK = Tiny()
+TASK = tiny()
+CPU = Target("cpu", "onnxruntime")
 
 
 def test_the_file_computes_what_the_network_computes(tmp_path: Path) -> None:
-    network, inputs = TASK.model().eval(), TASK.test().inputs.numpy()[:8]
+    network, split = TASK.model(), TASK.data.test.take(torch.arange(8))
     model = export_onnx(network, TASK.example_input(2), tmp_path / "m.onnx")
-    with OnnxRuntimeBackend(Target("cpu", "onnxruntime", batch=2)).open() as worker:
-        outputs = worker.load(model, {INPUT: inputs[:2]}).infer({INPUT: inputs})[0]
-    parity = check_parity(predict(network, inputs), outputs)
+    inputs = split.inputs[:8].numpy()
+    with OnnxRuntimeBackend(replace(CPU, batch=2)).open() as worker:
+        outputs = worker.load(model, {INPUT: inputs[:2]}).infer({INPUT: inputs})
+    parity = check_parity(predict(network, split.chunks()), tuple(outputs), classifies=True)
     assert parity.passed
     assert parity.n == 8
 
@@ -48,7 +55,7 @@ def test_the_file_is_what_was_asked_for(tmp_path: Path) -> None:
     assert model.size_bytes == path.stat().st_size
     assert model.n_params == sum(p.numel() for p in TASK.model().parameters())
     assert [v.name for v in proto.graph.output] == [OUTPUT]
-    _, inputs = read_onnx(path, Target("cpu", "onnxruntime"))
+    _, inputs = read_onnx(path, CPU)
     assert inputs == [InputSpec(INPUT, "float32", (3, 1, 8, 8))]
     assert not any(t.external_data for t in proto.graph.initializer)
     assert list(tmp_path.iterdir()) == [path]
@@ -97,22 +104,73 @@ def test_grouped_convolutions_cost_their_groups_share() -> None:
     assert count_macs(layer, torch.zeros(1, 8, 5, 5)) == 5 * 5 * 8 * 9
 
 
+def test_a_transposed_convolution_costs_its_inputs_elements() -> None:
+    layer = nn.ConvTranspose2d(6, 4, 2, stride=2)
+    assert count_macs(layer, torch.zeros(1, 6, 5, 5)) == 5 * 5 * 6 * 4 * 2 * 2
+
+
+def test_a_layer_used_twice_costs_twice() -> None:
+    class Twice(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.fc = nn.Linear(4, 4)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.fc(self.fc(x))
+
+    assert layer_macs(Twice().eval(), torch.zeros(1, 4)) == {"fc": 2 * 16}
+
+
+def names_of(path: Path) -> tuple[list[str], list[str]]:
+    graph = onnx.load(str(path)).graph
+    return [one.name for one in graph.input], [one.name for one in graph.output]
+
+
+def test_several_outputs_are_numbered(tmp_path: Path) -> None:
+    example = two_output_data().validation.inputs[:1]
+    model = export_onnx(seeded(TwoHeads), example, tmp_path / "m.onnx")
+    assert names_of(tmp_path / "m.onnx") == (["input"], ["output_0", "output_1"])
+    assert model.macs == 5 * 32 + 32 * 24 + 24 * (3 + 2)
+
+
+def test_a_networks_own_names_are_kept(tmp_path: Path) -> None:
+    example = two_output_data().validation.inputs[:1]
+    export_onnx(seeded(TwoHeads), example, tmp_path / "m.onnx", "features", ("class", "box"))
+    assert names_of(tmp_path / "m.onnx") == (["features"], ["class", "box"])
+
+
+def test_a_file_of_two_outputs_computes_both_in_any_number_of_samples(tmp_path: Path) -> None:
+    network, split = seeded(TwoHeads), two_output_data().test
+    target = replace(CPU, batch=7)  # 60 samples: the last batch is filled up
+    model = export_onnx(network, split.batch(torch.arange(7)), tmp_path / "m.onnx", "features")
+    got = file_outputs(OnnxRuntimeBackend(target), model, split, "features")
+    expected = predict(network, split.chunks())
+    assert [part.shape for part in got] == [(60, 3), (60, 2)]
+    assert check_parity(expected, got, classifies=False).passed
+    spoilt = (got[0], np.roll(got[1], 1, axis=0))
+    assert not check_parity(expected, spoilt, classifies=False).passed
+
+
 def logits(*rows: tuple[float, ...]) -> np.ndarray[tuple[int, ...], np.dtype[np.float64]]:
     return np.array(rows)
 
 
+def compared(expected: Any, got: Any, classifies: bool = True) -> Parity:
+    return check_parity((expected,), (got,), classifies)
+
+
 def test_parity_is_relative_to_the_largest_output() -> None:
     expected = logits((100.0, 0.0), (0.0, 50.0))
-    near = check_parity(expected, expected + 0.009)
-    far = check_parity(expected, expected + 0.011)
+    near = compared(expected, expected + 0.009)
+    far = compared(expected, expected + 0.011)
     assert near.passed
     assert near.max_error == pytest.approx(0.9e-4)
     assert not far.passed
 
 
 def test_another_class_counts_unless_it_was_a_tie() -> None:
-    tie = check_parity(logits((1.0, 1.00001)), logits((1.00001, 1.0)))
-    clear = check_parity(logits((1.0, 1.001)), logits((1.001, 1.0)))
+    tie = compared(logits((1.0, 1.00001)), logits((1.00001, 1.0)))
+    clear = compared(logits((1.0, 1.001)), logits((1.001, 1.0)))
     assert tie.passed
     assert clear.argmax_differs == 1
     assert not clear.passed
@@ -124,6 +182,46 @@ def test_another_class_counts_unless_it_was_a_tie() -> None:
 def test_outputs_of_another_shape_or_not_finite_never_pass(
     got: np.ndarray[tuple[int, ...], np.dtype[np.float64]],
 ) -> None:
-    parity = check_parity(logits((1.0, 2.0)), got)
-    assert not parity.passed
-    assert parity.argmax_differs == 1
+    for classifies in (True, False):
+        parity = compared(logits((1.0, 2.0)), got, classifies)
+        assert not parity.passed
+        assert (parity.max_error, parity.argmax_differs) == (None, 1)
+
+
+SMALL, LARGE = logits((1e-3, 2e-3)), logits((1e3, 2e3))
+
+
+def test_each_output_is_held_against_its_own_size() -> None:
+    assert not check_parity((SMALL, LARGE), (SMALL + 1e-6, LARGE), classifies=False).passed
+    assert check_parity((SMALL, LARGE), (SMALL, LARGE + 0.1), classifies=False).passed
+    worst = check_parity((SMALL, LARGE), (SMALL + 1e-6, LARGE + 0.02), classifies=False)
+    assert worst.max_error == pytest.approx(5e-4)
+
+
+@pytest.mark.parametrize(
+    "got",
+    [(SMALL,), (SMALL, LARGE, LARGE), (SMALL, LARGE[:, :1]), (SMALL, LARGE * np.nan)],
+    ids=["one", "three", "narrow", "nan"],
+)
+def test_outputs_of_another_number_or_shape_never_pass(got: Any) -> None:
+    parity = check_parity((SMALL, LARGE), got, classifies=False)
+    assert (parity.max_error, parity.passed) == (None, False)
+
+
+def test_values_have_no_class_that_could_differ() -> None:
+    one = logits((1.0,), (2.0,))
+    assert compared(one, one, classifies=False).passed
+    near = compared(logits((1.0, 1.001)), logits((1.0010005, 1.00105)), classifies=False)
+    assert near.argmax_differs == 0
+
+
+def test_outputs_of_any_number_of_dimensions_are_compared() -> None:
+    boxes = np.arange(24.0).reshape(2, 3, 4)
+    assert compared(boxes, boxes, classifies=False).max_error == 0.0
+    assert not compared(boxes, boxes + 0.01, classifies=False).passed
+
+
+def test_an_output_that_is_all_zero_is_compared_absolutely() -> None:
+    zero = np.zeros((2, 3))
+    assert compared(zero, zero).passed
+    assert not compared(zero, zero + 1e-3).passed

@@ -12,6 +12,7 @@ from harness.budget import parse_budget
 from harness.candidate import OnnxModel
 from harness.errors import BackendError, CandidateFailed, DeviceLost
 from harness.measurement.types import Estimate, LatencyStats, Measurement
+from harness.tasks.base import Reduction
 from harness_search import finals
 from harness_search.finals import Finalist, run_finals
 
@@ -34,6 +35,7 @@ class Bench:
         self.notes: list[str] = []
         self.dense = OnnxModel(Path("dense"), "", 1, 17)
         self.settings = SimpleNamespace(max_size_bytes=None)
+        self.task = SimpleNamespace(reduction=Reduction())
         self.folder = SimpleNamespace(test_reads=lambda text: 0)
         self.progress = SimpleNamespace(phase=lambda text: None, note=self.notes.append)
 

@@ -11,8 +11,8 @@ from harness.compression.graph import PruningGraph, pruning_graph
 from harness.compression.prune import prune
 from harness.errors import TaskError
 from harness.export import layer_macs
-from harness.tasks.residual import ResidualCnn
-from support.tiny import Tiny
+from harness.models.residual import ResidualCnn
+from support.tiny import TinyNet
 
 EXAMPLE = torch.zeros(1, 1, 16, 16)
 
@@ -43,7 +43,7 @@ class Broken(nn.Module):
 
 
 NETWORKS = {
-    "tiny": lambda: Tiny().model(),
+    "tiny": TinyNet,
     "residual": lambda: ResidualCnn(1, (16, 32), (2, 1), classes=5),
     "depthwise": Depthwise,
 }
@@ -70,7 +70,7 @@ def test_the_formula_gives_the_arithmetic_of_the_pruned_network(name: str, seed:
 
 
 def test_dense_widths_give_the_dense_arithmetic() -> None:
-    model = Tiny().model()
+    model = TinyNet()
     graph = pruning_graph(model, EXAMPLE)
     assert graph.dense_widths() == {"conv1": 32, "conv2": 48}
     assert graph.macs(graph.dense_widths()) == layer_macs(model, EXAMPLE)
@@ -91,11 +91,11 @@ def test_channels_that_are_added_are_one_group() -> None:
 def test_the_classes_are_no_group(name: str) -> None:
     graph = pruning_graph(NETWORKS[name](), EXAMPLE)
     assert "head" not in graph.dense_widths()
-    assert next(layer for layer in graph.layers if layer.name == "head").out_group is None
+    assert next(layer for layer in graph.layers if layer.name == "head").outs == ()
 
 
 def test_tracing_works_under_inference_and_leaves_the_weights() -> None:
-    model = Tiny().model()
+    model = TinyNet()
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     with torch.no_grad():
         pruning_graph(model, EXAMPLE)
@@ -104,7 +104,7 @@ def test_tracing_works_under_inference_and_leaves_the_weights() -> None:
 
 
 def test_a_network_without_inner_channels_is_refused() -> None:
-    with pytest.raises(TaskError, match="no channels"):
+    with pytest.raises(TaskError, match="no channels that can be pruned"):
         pruning_graph(nn.Sequential(nn.Flatten(), nn.Linear(256, 5)), EXAMPLE)
 
 
@@ -123,3 +123,90 @@ class BehindSoftmax(nn.Module):
 def test_the_classes_stay_whole_behind_a_softmax() -> None:
     graph = pruning_graph(BehindSoftmax(), torch.zeros(1, 1, 8, 8))
     assert list(graph.dense_widths()) == ["conv1", "conv2"]
+
+
+def test_a_network_that_fails_is_told_as_such() -> None:
+    with pytest.raises(TaskError, match="can't be traced for pruning: mat1 and mat2"):
+        pruning_graph(Broken(), torch.zeros(1, 1, 8, 8))
+
+
+def test_a_flattened_channel_counts_with_all_its_places() -> None:
+    graph = pruning_graph(Depthwise(), EXAMPLE)
+    hidden = next(layer for layer in graph.layers if layer.name == "hidden")
+    assert [(part.group, part.share) for part in hidden.ins] == [("point", 1.0)]
+    assert graph.macs({**graph.dense_widths(), "point": 6})["hidden"] == 6 * 16 * 12
+
+
+def test_a_depthwise_convolution_counts_its_channels_once() -> None:
+    graph = pruning_graph(Depthwise(), EXAMPLE)
+    halved = graph.macs({**graph.dense_widths(), "stem": 8})
+    dense = graph.macs(graph.dense_widths())
+    assert halved["spatial"] == dense["spatial"] / 2
+
+
+class Concatenated(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.one, self.two = nn.Conv2d(1, 8, 3), nn.Conv2d(1, 24, 3)
+        self.head = nn.Conv2d(32, 2, 1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.head(torch.cat([self.one(x), self.two(x)], 1))
+
+
+def test_a_layer_may_be_fed_by_several_groups() -> None:
+    graph = pruning_graph(Concatenated(), EXAMPLE)
+    head = next(layer for layer in graph.layers if layer.name == "head")
+    assert [(part.group, part.share) for part in head.ins] == [("one", 0.25), ("two", 0.75)]
+    assert graph.macs({"one": 4, "two": 6})["head"] == 10 * 2 * 14 * 14
+
+
+class TwoHalves(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(1, 12, 3)
+        self.one, self.two = nn.Conv2d(4, 2, 1), nn.Conv2d(8, 6, 1)
+        self.head = nn.Conv2d(6, 2, 1)
+        self.split = 4
+
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        x = self.stem(x)
+        return self.one(x[:, : self.split]), self.head(self.two(x[:, self.split :]))
+
+
+def test_channels_of_one_layer_that_go_apart_are_judged_apart() -> None:
+    graph = pruning_graph(TwoHalves(), EXAMPLE)
+    assert graph.dense_widths() == {"stem#2": 8, "two": 6}
+    assert {one.name for one in graph.unprunable} == {"stem"}
+
+
+class WithSpare(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.one, self.spare, self.head = nn.Conv2d(1, 8, 3), nn.Conv2d(8, 8, 3), nn.Conv2d(8, 2, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.head(self.spare(self.one(x)) if self.training else self.one(x))
+
+
+def test_layers_that_do_not_run_are_no_groups() -> None:
+    assert pruning_graph(WithSpare(), EXAMPLE).dense_widths() == {"one": 8}
+
+
+class Words(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.words, self.lift, self.head = nn.Embedding(9, 6), nn.Linear(6, 10), nn.Linear(10, 2)
+
+    def forward(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
+        return {"logits": self.head(torch.relu(self.lift(self.words(x).mean(1))))}
+
+
+def test_words_and_their_features() -> None:
+    example = torch.tensor([[1, 2, 3, 8]])
+    model = Words()
+    graph = pruning_graph(model, example)
+    assert graph.dense_widths() == {"words": 6, "lift": 10}
+    smaller = prune(model, graph, example, {"words": [1, 2], "lift": [0]})
+    assert smaller.words.embedding_dim == 4
+    assert smaller(example)["logits"].shape == (1, 2)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
@@ -11,6 +12,8 @@ from harness_search.space import SearchSpace
 SPACE = SearchSpace(
     {"a": 64, "b": 64, "c": 100, "fixed": 10},
     {"a": (16, 32, 48, 64), "b": (16, 32, 48, 64), "c": (32, 64, 96, 100), "fixed": (10,)},
+    ("l2",),
+    uses_temperature=True,
 )
 
 
@@ -73,7 +76,7 @@ def test_global_pruning_adds_the_most_important_granule_first() -> None:
 
 
 def test_global_pruning_ranks_across_groups_by_the_granules_mean() -> None:
-    space = SearchSpace({"a": 4, "b": 4}, {"a": (2, 4), "b": (2, 4)})
+    space = replace(SPACE, dense={"a": 4, "b": 4}, allowed={"a": (2, 4), "b": (2, 4)})
     scores = {"a": torch.tensor([9.0, 0.1, 0.3, 9.0]), "b": torch.tensor([0.9, 0.6, 0.8, 0.1])}
     assert ranked_ladder(space, scores) == [
         {"a": 2, "b": 2}, {"a": 2, "b": 4}, {"a": 4, "b": 4},

@@ -5,15 +5,15 @@ import random
 import pytest
 
 from harness.compression.graph import PruningGraph, pruning_graph
-from harness.tasks.residual import ResidualCnn
+from harness.models.residual import ResidualCnn
 from harness_search.latency_model import LatencyModel
-from support.tiny import Tiny
+from support.tiny import tiny
 
 
 @pytest.fixture(scope="module")
 def graph() -> PruningGraph:
     network = ResidualCnn(1, (32, 64), (2, 1), classes=5)
-    return pruning_graph(network, Tiny().example_input(1))
+    return pruning_graph(network, tiny().example_input(1))
 
 
 def floor(graph: PruningGraph) -> dict[str, int]:

@@ -13,7 +13,7 @@ from harness.errors import ConfigError
 from harness.measurement.flags import BLOCKING, NOTES
 from harness_results import leaderboard
 from harness_results.leaderboard import ranked, rebuild, row
-from support.records import figures, finals, record, store
+from support.records import figures, finals, record, store, task_facts
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -72,6 +72,16 @@ def test_touching_intervals_overlap() -> None:
     assert ranks(with_test((0.9, 0.88, 0.92)), with_test((0.86, 0.84, 0.88))) == [1, 1]
 
 
+def test_a_metric_that_is_no_share_ranks_alike_also_below_zero() -> None:
+    task = task_facts(metric="neg_mean_absolute_error", classes=[])
+    best, worst = (-2.0, -2.1, -1.9), (-30.0, -31.0, -29.0)
+    made = [record(test=test, task=task) for test in (worst, best)]
+    assert ranks(*made) == [2, 1]
+    rows = ranked([row(one) for one in made])
+    assert [entry["test_acc"] for entry in rows] == [-2.0, -30.0]
+    assert [entry["metric"] for entry in rows] == ["neg_mean_absolute_error"] * 2
+
+
 def test_an_infeasible_row_is_kept_and_neither_ranked_nor_a_rival() -> None:
     assert ranks(with_test(HIGH, feasible=False), with_test(LOW)) == [None, 1]
     assert ranks(with_test(HIGH, feasible=None), with_test(LOW)) == [None, 1]
@@ -89,20 +99,19 @@ def test_a_note_does_not_take_a_rank(flag: str) -> None:
 
 
 def test_a_row_without_test_accuracy_has_no_rank() -> None:
-    unknown = with_test(HIGH, accuracy={"validation": {"accuracy": 0.9}})
+    unknown = with_test(HIGH, scores={"validation": {"value": 0.9}})
     assert ranks(unknown, with_test(LOW)) == [None, 1]
 
 
-TASK = {"name": "tiny", "metric": "accuracy", "data_sha256": "da" * 32}
 TARGET = record().target
 
 
 @pytest.mark.parametrize(
     "other",
     [
-        {"task": TASK | {"name": "other"}},
-        {"task": TASK | {"data_sha256": "db" * 32}},
-        {"task": TASK | {"metric": "f1"}},
+        {"task": task_facts(name="other")},
+        {"task": task_facts(data_sha256="db" * 32)},
+        {"task": task_facts(metric="f1_macro")},
         {"environment": record().environment | {"fingerprint": "else.where"}},
         {"target": TARGET | {"scenario": "offline"}},
         {"budget": "40%"},
@@ -223,7 +232,7 @@ def test_what_is_unknown_is_an_empty_cell(tmp_path: Path) -> None:
 def test_no_cell_starts_a_formula(tmp_path: Path, start: str) -> None:
     evil = f"{start}HYPERLINK(1)"
     git = {"commit": evil, "dirty": None}
-    task = {"name": evil, "metric": evil, "data_sha256": evil}
+    task = task_facts(name=evil, metric=evil, data_sha256=evil)
     target = TARGET | {"name": evil, "backend_version": evil}
     store(
         tmp_path,
@@ -243,6 +252,16 @@ def test_what_was_written_is_read(tmp_path: Path) -> None:
     assert [entry["rank"] for entry in read] == [
         "" if entry["rank"] is None else str(entry["rank"]) for entry in written
     ]
+
+
+def test_a_figure_below_zero_is_written_as_a_number_and_read(tmp_path: Path) -> None:
+    task = task_facts(metric="neg_mean_absolute_error", classes=[])
+    store(tmp_path, [record(role="dense", task=task, test=(-2.5, -3.0, -2.0), validation=-1e-7)])
+    rebuild(tmp_path)
+    (entry,) = cells(tmp_path)
+    keys = ("test_acc", "test_acc_lo", "test_acc_hi", "val_acc")
+    assert [float(entry[key]) for key in keys] == [-2.5, -3.0, -2.0, -1e-7]
+    leaderboard.read(tmp_path / leaderboard.FILE)
 
 
 def test_a_corrupt_record_keeps_the_old_table(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -9,9 +10,10 @@ import optuna
 import pytest
 from optuna.trial import TrialState
 
+from harness.compression.importance import CRITERIA
 from harness.errors import ResultsError
 from harness_search.optuna_study import OptunaStudy, constraints
-from harness_search.space import DEFAULTS, SearchSpace
+from harness_search.space import SearchSpace
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -21,8 +23,9 @@ if TYPE_CHECKING:
     MakeRecord = Callable[..., RunRecord]
 
 SPACE = SearchSpace(
-    {"conv1": 32, "conv2": 48}, {"conv1": (8, 16, 24, 32), "conv2": (8, 16, 24, 32, 40, 48)}
-)
+    {"conv1": 32, "conv2": 48}, {"conv1": (8, 16, 24, 32), "conv2": (8, 16, 24, 32, 40, 48)},
+    CRITERIA, uses_temperature=True,
+)  # fmt: skip
 CONTROLS = 2
 
 
@@ -42,7 +45,7 @@ def outcome(make: MakeRecord, index: int, params: dict[str, Any] | None) -> RunR
     share = 0.7 - params["ratio.conv1"] / 2
     status = "failed" if index == 5 else "complete" if share < 0.55 else "over_budget"
     return make(
-        index, status=status, suggestion=params, accuracy=quality,
+        index, status=status, suggestion=params, value=quality,
         ratio=(share, share - 0.01, share + 0.01),
     )  # fmt: skip
 
@@ -149,17 +152,19 @@ def test_a_control_is_told_with_the_parameters_that_would_suggest_it(
     tmp_path: Path, trial_record: MakeRecord
 ) -> None:
     widths = {"conv1": 8, "conv2": 48}
-    study(tmp_path).tell(None, trial_record(0, role="uniform", widths=widths, accuracy=0.8))
+    study(tmp_path).tell(None, trial_record(0, role="uniform", widths=widths, value=0.8))
     trial = stored(tmp_path)[0]
     assert trial.value == 0.8
-    assert trial.params == {"ratio.conv1": 0.75, "ratio.conv2": 0.0, **DEFAULTS}
+    assert trial.params == {"ratio.conv1": 0.75, "ratio.conv2": 0.0, **SPACE.defaults()}
 
 
 @pytest.mark.parametrize("dense", [49, 112])
 def test_a_control_at_the_floor_is_within_what_is_drawn(
     tmp_path: Path, trial_record: MakeRecord, dense: int
 ) -> None:
-    space = SearchSpace({"conv1": dense}, {"conv1": (*range(16, dense, 16), dense)})
+    space = replace(
+        SPACE, dense={"conv1": dense}, allowed={"conv1": (*range(16, dense, 16), dense)}
+    )
     made = study(tmp_path, space=space)
     made.tell(None, trial_record(0, role="uniform", widths={"conv1": 16}))
     assert stored(tmp_path)[0].params["ratio.conv1"] == pytest.approx(1 - 16 / dense)

@@ -12,7 +12,7 @@ from harness.target import Target
 from harness_search.ladder import ranked_ladder, scaled_ladder
 from harness_search.proposals import is_within_drop, propose
 from harness_search.settings import Settings
-from harness_search.space import DEFAULTS, SearchSpace
+from harness_search.space import SearchSpace
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -21,9 +21,12 @@ if TYPE_CHECKING:
 
     MakeRecord = Callable[..., RunRecord]
 
-SPACE = SearchSpace({"conv1": 32, "conv2": 48}, {"conv1": (8, 16, 32), "conv2": (8, 24, 48)})
+SPACE = SearchSpace(
+    {"conv1": 32, "conv2": 48}, {"conv1": (8, 16, 32), "conv2": (8, 24, 48)}, ("l2", "taylor"),
+    uses_temperature=True,
+)  # fmt: skip
 SCORES = {"conv1": torch.linspace(0.5, 1.5, 32), "conv2": torch.linspace(1.9, 0.1, 48)}
-SUGGESTED = {"ratio.conv1": 0.5, "ratio.conv2": 0.0, **DEFAULTS, "temperature": 2.0}
+SUGGESTED = {"ratio.conv1": 0.5, "ratio.conv2": 0.0, **SPACE.defaults(), "temperature": 2.0}
 ASKED = object()
 
 
@@ -37,10 +40,10 @@ class Sampler:
 
 
 def bench(budgets: tuple[Budget, ...], max_drop: float | None = None) -> Any:
-    settings = Settings(Target("cpu", "onnxruntime"), budgets, "tiny")
+    settings = Settings(Target("cpu", "onnxruntime"), budgets)
     return SimpleNamespace(
         settings=replace(settings, max_drop=max_drop), space=SPACE, floor_share=0.1,
-        dense_validation={"accuracy": 0.95}, dense_s={"p50": 0.020, "p90": 0.025},
+        dense_validation={"value": 0.95}, dense_s={"p50": 0.020, "p90": 0.025},
         scores=lambda criterion: SCORES,
     )  # fmt: skip
 
@@ -65,7 +68,7 @@ def test_the_controls_come_first_and_are_not_the_samplers() -> None:
     assert samplers["50%"].asked == [2, 3]
     for proposal, _ in made[:2]:
         assert proposal.suggestion is None
-        assert proposal.params == DEFAULTS
+        assert proposal.params == SPACE.defaults()
 
 
 def test_the_controls_are_uniform_and_global_pruning() -> None:
@@ -104,32 +107,32 @@ def test_the_aim_is_the_budget_as_a_share_of_dense(
 
 def test_within_a_drop_means_so_much_below_dense_and_no_more(trial_record: MakeRecord) -> None:
     allowed = bench(parse_budgets("50%"), max_drop=0.02)
-    assert is_within_drop(allowed, trial_record(0, accuracy=0.93))
-    assert not is_within_drop(allowed, trial_record(0, accuracy=0.929))
-    assert is_within_drop(bench(parse_budgets("50%")), trial_record(0, accuracy=0.0))
+    assert is_within_drop(allowed, trial_record(0, value=0.93))
+    assert not is_within_drop(allowed, trial_record(0, value=0.929))
+    assert is_within_drop(bench(parse_budgets("50%")), trial_record(0, value=0.0))
 
 
 def test_under_a_drop_the_next_aims_to_be_faster_than_the_best(trial_record: MakeRecord) -> None:
-    good = trial_record(0, accuracy=0.94, ratio=(0.4, 0.39, 0.41))
+    good = trial_record(0, value=0.94, ratio=(0.4, 0.39, 0.41))
     assert aims([], 0.02) == 0.5
     assert aims([good], None) == 0.5
     assert 0.2 <= aims([good]) < 0.4
 
 
 def test_it_does_not_go_back_to_where_accuracy_was_lost(trial_record: MakeRecord) -> None:
-    good = trial_record(0, accuracy=0.94, ratio=(0.4, 0.39, 0.41))
-    lost = trial_record(1, accuracy=0.90, ratio=(0.38, 0.37, 0.39))
+    good = trial_record(0, value=0.94, ratio=(0.4, 0.39, 0.41))
+    lost = trial_record(1, value=0.90, ratio=(0.38, 0.37, 0.39))
     assert 0.38 < aims([good, lost]) < 0.4
 
 
 def test_it_does_not_aim_below_the_floor(trial_record: MakeRecord) -> None:
-    good = trial_record(0, accuracy=0.94, ratio=(0.11, 0.10, 0.12))
+    good = trial_record(0, value=0.94, ratio=(0.11, 0.10, 0.12))
     assert aims([good]) == pytest.approx(0.1)
 
 
 def test_other_budgets_and_untrained_trials_say_nothing_of_the_aim(
     trial_record: MakeRecord,
 ) -> None:
-    other = trial_record(0, accuracy=0.94, ratio=(0.2, 0.19, 0.21), budget="30%")
+    other = trial_record(0, value=0.94, ratio=(0.2, 0.19, 0.21), budget="30%")
     over = trial_record(1, status="over_budget", ratio=(0.2, 0.19, 0.21))
     assert aims([other, over]) == 0.5

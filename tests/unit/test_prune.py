@@ -8,15 +8,15 @@ import torch
 from harness.compression.graph import PruningGraph, pruning_graph
 from harness.compression.prune import choose_channels, prune
 from harness.errors import ConfigError
-from harness.tasks.residual import ResidualCnn
-from support.tiny import Tiny
+from harness.models.residual import ResidualCnn
+from support.tiny import TinyNet
 
 EXAMPLE = torch.randn(1, 1, 8, 8, generator=torch.Generator().manual_seed(0))
 
 
 @pytest.fixture
 def dense() -> torch.nn.Module:
-    return Tiny().model().eval()
+    return TinyNet().eval()
 
 
 @pytest.fixture
@@ -78,7 +78,7 @@ def test_realised_widths_are_those_asked_for(seed: int) -> None:
 
 
 def test_channels_that_say_nothing_can_go_without_a_change(graph: PruningGraph) -> None:
-    network = Tiny().model().eval()
+    network = TinyNet().eval()
     silent = [0, 3, 4, 20]
     with torch.no_grad():
         network.bn1.weight[silent] = 0

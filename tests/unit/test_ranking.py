@@ -24,24 +24,24 @@ BUDGET = parse_budget("50%")
 
 
 def order(records: list[RunRecord], **changes: Any) -> list[int | None]:
-    settings = replace(Settings(Target("cpu", "onnxruntime"), (BUDGET,), "tiny"), **changes)
-    bench: Any = SimpleNamespace(settings=settings, dense_validation={"accuracy": 0.95})
+    settings = replace(Settings(Target("cpu", "onnxruntime"), (BUDGET,)), **changes)
+    bench: Any = SimpleNamespace(settings=settings, dense_validation={"value": 0.95})
     return [record.index for record in ranked_candidates(bench, BUDGET, records)]
 
 
 def test_the_most_accurate_wins_then_the_surer_then_the_earlier(trial_record: MakeRecord) -> None:
     records = [
-        trial_record(0, accuracy=0.90, loss=0.3),
-        trial_record(1, accuracy=0.92, loss=0.5),
-        trial_record(2, accuracy=0.92, loss=0.4),
-        trial_record(3, accuracy=0.92, loss=0.4),
+        trial_record(0, value=0.90, loss=0.3),
+        trial_record(1, value=0.92, loss=0.5),
+        trial_record(2, value=0.92, loss=0.4),
+        trial_record(3, value=0.92, loss=0.4),
     ]
     assert order(records) == [2, 3, 1, 0]
 
 
 def test_speed_within_the_budget_earns_nothing(trial_record: MakeRecord) -> None:
-    fast = trial_record(0, accuracy=0.90, ratio=(0.1, 0.1, 0.1))
-    slow = trial_record(1, accuracy=0.91, ratio=(0.49, 0.49, 0.5))
+    fast = trial_record(0, value=0.90, ratio=(0.1, 0.1, 0.1))
+    slow = trial_record(1, value=0.91, ratio=(0.49, 0.49, 0.5))
     assert order([fast, slow]) == [1, 0]
 
 
@@ -70,16 +70,16 @@ def test_a_trial_for_a_wider_budget_may_win_if_it_is_within_this_one(
 
 
 def test_a_size_limit_keeps_larger_files_out(trial_record: MakeRecord) -> None:
-    records = [trial_record(0, size_bytes=1001, accuracy=0.99), trial_record(1, size_bytes=1000)]
+    records = [trial_record(0, size_bytes=1001, value=0.99), trial_record(1, size_bytes=1000)]
     assert order(records, max_size_bytes=1000) == [1]
     assert order(records) == [0, 1]
 
 
 def test_under_a_drop_the_fastest_within_it_wins(trial_record: MakeRecord) -> None:
     records = [
-        trial_record(0, accuracy=0.95, ratio=(0.45, 0.44, 0.46)),
-        trial_record(1, accuracy=0.94, ratio=(0.30, 0.29, 0.31)),
-        trial_record(2, accuracy=0.90, ratio=(0.20, 0.19, 0.21)),
+        trial_record(0, value=0.95, ratio=(0.45, 0.44, 0.46)),
+        trial_record(1, value=0.94, ratio=(0.30, 0.29, 0.31)),
+        trial_record(2, value=0.90, ratio=(0.20, 0.19, 0.21)),
     ]
     assert order(records, max_drop=0.02) == [1, 0]
 

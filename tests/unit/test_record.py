@@ -88,7 +88,7 @@ def write(path: Path, change: Callable[[dict[str, Any]], object]) -> Path:
     "change",
     [
         lambda c: c.update(feasible=not c["feasible"]),
-        lambda c: c["accuracy"]["test"].update(accuracy=0.99),
+        lambda c: c["scores"]["test"].update(value=0.99),
         lambda c: c["latency"]["final"]["p50_s"].reverse(),
         lambda c: c.update(run_id=c["run_id"][:-1] + "x"),
         lambda c: c.update(run_id=None),
@@ -97,7 +97,7 @@ def write(path: Path, change: Callable[[dict[str, Any]], object]) -> Path:
         lambda c: c.pop("flags"),
         lambda c: c.update(colour="red"),
     ],
-    ids=["verdict", "accuracy", "order", "id", "no id", "NaN", "date", "missing", "unknown"],
+    ids=["verdict", "score", "order", "id", "no id", "NaN", "date", "missing", "unknown"],
 )
 def test_an_edited_record_is_refused(
     tmp_path: Path, change: Callable[[dict[str, Any]], object]
@@ -124,9 +124,10 @@ def test_a_truncated_record_is_refused(tmp_path: Path, share: float) -> None:
         read_record(path)
 
 
-def test_a_later_schema_is_named(tmp_path: Path) -> None:
-    path = write(tmp_path / "r.json", lambda c: c.update(schema=99))
-    with pytest.raises(ConfigError, match="expected schema 1, received 99"):
+@pytest.mark.parametrize("schema", [1, 99])
+def test_another_schema_is_named(tmp_path: Path, schema: int) -> None:
+    path = write(tmp_path / "r.json", lambda c: c.update(schema=schema))
+    with pytest.raises(ConfigError, match=f"expected schema 2, received {schema}"):
         read_record(path)
 
 

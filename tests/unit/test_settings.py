@@ -10,7 +10,7 @@ from harness.errors import ConfigError
 from harness.target import Target
 from harness_search.settings import Settings, check_study_name
 
-SETTINGS = Settings(Target("cpu", "onnxruntime"), parse_budgets("50%"), "digits")
+SETTINGS = Settings(Target("cpu", "onnxruntime"), parse_budgets("50%"))
 
 
 @pytest.mark.parametrize(
@@ -23,16 +23,16 @@ SETTINGS = Settings(Target("cpu", "onnxruntime"), parse_budgets("50%"), "digits"
     ],
 )
 def test_a_study_is_named_for_what_it_searches(budget: str, name: str) -> None:
-    assert replace(SETTINGS, budgets=parse_budgets(budget)).study_name == name
+    assert replace(SETTINGS, budgets=parse_budgets(budget)).study_name("digits") == name
 
 
 def test_a_study_named_by_the_user_has_that_name() -> None:
-    assert replace(SETTINGS, study="mine").study_name == "mine"
+    assert replace(SETTINGS, study="mine").study_name("digits") == "mine"
 
 
 def test_a_name_made_up_is_fit_for_a_folder() -> None:
     odd = replace(SETTINGS, target=Target("my/cpu ../x", "onnxruntime"))
-    check_study_name(odd.study_name)
+    check_study_name(odd.study_name("a task/of mine"))
 
 
 @pytest.mark.parametrize("name", ["", ".", "..", ".hidden", "a/b", "/a", "a\0b"])
@@ -44,7 +44,6 @@ def test_a_name_that_is_no_folder_is_refused(name: str) -> None:
 @pytest.mark.parametrize(
     "change",
     [
-        {"task": "other"},
         {"target": Target("cpu", "onnxruntime", threads=2)},
         {"target": Target("cpu", "onnxruntime", granule=4)},
         {"budgets": parse_budgets("40%")},
@@ -57,13 +56,9 @@ def test_a_name_that_is_no_folder_is_refused(name: str) -> None:
     ],
 )
 def test_what_makes_another_study_changes_its_identity(change: dict[str, Any]) -> None:
-    assert replace(SETTINGS, **change).identity("data") != SETTINGS.identity("data")
-
-
-def test_other_data_is_another_study() -> None:
-    assert SETTINGS.identity("data") != SETTINGS.identity("other data")
+    assert replace(SETTINGS, **change).identity() != SETTINGS.identity()
 
 
 @pytest.mark.parametrize("change", [{"trials": 9}, {"time_s": 9.0}, {"study": "mine"}])
 def test_how_long_to_search_is_no_identity(change: dict[str, Any]) -> None:
-    assert replace(SETTINGS, **change).identity("data") == SETTINGS.identity("data")
+    assert replace(SETTINGS, **change).identity() == SETTINGS.identity()

@@ -1,30 +1,35 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import optuna
 import pytest
-from optuna.distributions import FloatDistribution
+from optuna.distributions import CategoricalDistribution, FloatDistribution
 
 from harness.compression.graph import PruningGraph, pruning_graph
 from harness.compression.importance import CRITERIA
 from harness.errors import ConfigError
 from harness.target import Target
 from harness_search.settings import Settings
-from harness_search.space import DEFAULTS, SearchSpace, search_space
-from support.tiny import Tiny
+from harness_search.space import SearchSpace, search_space
+from support.tiny import tiny
 
 
 @pytest.fixture(scope="module")
 def graph() -> PruningGraph:
-    return pruning_graph(Tiny().model(), Tiny().example_input(1))
+    return pruning_graph(tiny().model(), tiny().example_input(1))
 
 
 def space(
-    graph: PruningGraph, granule: int, layers: tuple[str, ...] = (), exclude: tuple[str, ...] = ()
+    graph: PruningGraph,
+    granule: int,
+    layers: tuple[str, ...] = (),
+    exclude: tuple[str, ...] = (),
+    criteria: tuple[str, ...] = CRITERIA,
+    uses_temperature: bool = True,
 ) -> SearchSpace:
-    target = Target("cpu", "onnxruntime")
-    return search_space(
-        graph, granule, Settings(target, (), "tiny", layers=layers, exclude=exclude)
-    )
+    settings = Settings(Target("cpu", "onnxruntime"), (), layers=layers, exclude=exclude)
+    return search_space(graph, granule, settings, criteria, uses_temperature)
 
 
 def test_widths_go_in_granules_up_to_the_dense_one(graph: PruningGraph) -> None:
@@ -91,8 +96,39 @@ def test_ratios_are_what_is_gone(graph: PruningGraph) -> None:
 def test_the_parameters_of_a_candidate_would_suggest_it(graph: PruningGraph) -> None:
     searched = space(graph, 16)
     widths = {"conv1": 16, "conv2": 32}
-    params = searched.params({"widths": widths, **DEFAULTS})
+    params = searched.params({"widths": widths, **searched.defaults()})
     assert params.keys() == searched.distributions().keys()
     densities = searched.densities(params)
     assert {n: round(d * searched.dense[n]) for n, d in densities.items()} == widths
-    assert params["criterion"] == DEFAULTS["criterion"]
+    assert params["criterion"] == searched.defaults()["criterion"]
+
+
+def test_without_a_temperature_none_is_drawn_and_none_is_used(graph: PruningGraph) -> None:
+    squared = space(graph, 16, uses_temperature=False)
+    assert "temperature" not in squared.distributions()
+    assert squared.defaults()["temperature"] is None
+    params = squared.suggest(optuna.create_study().ask())
+    assert params["temperature"] is None
+    assert params.keys() == squared.distributions().keys() | {"temperature"}
+    told = squared.params({"widths": graph.dense_widths(), **squared.defaults()})
+    assert told.keys() == squared.distributions().keys()
+
+
+def test_only_criteria_that_say_something_are_drawn(graph: PruningGraph) -> None:
+    without = space(graph, 16, criteria=("taylor", "l2"))
+    drawn = without.distributions()["criterion"]
+    assert isinstance(drawn, CategoricalDistribution)
+    assert drawn.choices == ("taylor", "l2")
+    assert without.defaults()["criterion"] == "taylor"
+
+
+def test_the_digest_sees_widths_criteria_temperature_and_recipe(graph: PruningGraph) -> None:
+    base, recipe = space(graph, 16), tiny().recipe
+    others = [
+        space(graph, 8), space(graph, 16, criteria=("l2",)), space(graph, 16, exclude=("conv1",)),
+        space(graph, 16, uses_temperature=False),
+    ]  # fmt: skip
+    digests = {one.digest(recipe) for one in (base, *others)}
+    assert len(digests) == 5
+    assert base.digest(recipe) == space(graph, 16).digest(recipe)
+    assert base.digest(replace(recipe, trial_lr=1.0)) != base.digest(recipe)

@@ -98,3 +98,71 @@ def test_sizes_and_counts_are_shown_with_a_prefix() -> None:
     assert units.format_count(62_100_000) == "62.1 M"
     assert units.format_count(890_000) == "890 k"
     assert units.format_count(12) == "12"
+
+
+# Metrics
+
+
+@pytest.mark.parametrize("metric", units.SHARES)
+def test_a_drop_of_a_share_is_in_points(metric: str) -> None:
+    assert math.isclose(units.parse_drop("1pt", metric), 0.01)
+    with pytest.raises(ConfigError, match="percentage points"):
+        units.parse_drop("0.01", metric)
+
+
+@pytest.mark.parametrize(("text", "drop"), [("0.02", 0.02), ("3", 3.0), (" 1e-3 ", 1e-3)])
+def test_a_drop_of_another_metric_is_in_its_own_unit(text: str, drop: float) -> None:
+    assert math.isclose(units.parse_drop(text, "r2"), drop)
+
+
+@pytest.mark.parametrize("text", ["1pt", "0", "-0.1", "much", "nan", "1%", ""])
+def test_what_is_no_drop_of_another_metric_is_refused(text: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        units.parse_drop(text, "neg_mean_absolute_error")
+    for part in ("--max-drop", "'neg_mean_absolute_error'", repr(text)):
+        assert part in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "share"), [("0.3", 0.3), ("30%", 0.3), ("1", 1.0), ("100%", 1.0), ("1e-3", 1e-3)]
+)
+def test_a_share_is_a_number_or_per_cent(text: str, share: float) -> None:
+    assert math.isclose(units.parse_share(text, "--train-fraction"), share)
+
+
+@pytest.mark.parametrize("text", ["0", "0%", "1.01", "101%", "-0.1", "half", "nan", "3pt", ""])
+def test_what_is_no_share_is_refused(text: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        units.parse_share(text, "--train-fraction")
+    assert "`--train-fraction`" in str(caught.value)
+    assert repr(text) in str(caught.value)
+
+
+@pytest.mark.parametrize(("text", "least", "count"), [("7", 1, 7), (" 12 ", 1, 12), ("0", 0, 0)])
+def test_a_count_is_a_whole_number(text: str, least: int, count: int) -> None:
+    assert units.parse_count(text, "--trials", least) == count
+
+
+@pytest.mark.parametrize("text", ["0", "-1", "1.0", "1e3", "many", "", "²"])
+def test_what_is_no_count_is_refused(text: str) -> None:
+    with pytest.raises(ConfigError, match="`--trials` must be a whole number from 1"):
+        units.parse_count(text, "--trials")
+
+
+def test_shares_are_shown_in_per_cent_and_others_as_they_are() -> None:
+    assert units.format_metric(0.9775, "accuracy") == "97.75 %"
+    assert units.format_metric(0.9775, "r2") == "0.9775"
+    assert units.format_metric(-12.345678, "neg_mean_absolute_error") == "-12.35"
+    assert units.format_metric_range(0.961, 0.987, "f1_macro") == "96.10 to 98.70"
+    assert units.format_metric_range(-2.5, 0.98765, "r2") == "-2.5 to 0.9877"
+
+
+def test_changes_have_a_sign() -> None:
+    assert units.format_metric_change(0.005, "accuracy") == "+0.50 pt"
+    assert units.format_metric_change(-0.005, "balanced_accuracy") == "-0.50 pt"
+    assert units.format_metric_change(-0.00213, "r2") == "-0.00213"
+    assert units.format_metric_change(0.0, "r2") == "+0"
+
+
+def test_metrics_have_names_for_people() -> None:
+    assert units.metric_words("balanced_accuracy") == "balanced accuracy"

@@ -7,18 +7,22 @@ import json
 import shutil
 import subprocess
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnx
 import pytest
 
 from harness_results.store import StudyFolder
-from harness_results.winner import RUN_PY, pruning_history, winner_folder, write_winner
-from support.records import PRUNED, finals, record, store
+from harness_results.winner import pruning_history, run_py, winner_folder, write_winner
+from support.records import PRUNED, finals, record, store, task_facts, training
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from harness_results.record import RunRecord
 
 FILES = ["card.md", "model.onnx", "pruning.json", "run.py", "search.png", "weights.safetensors"]
 
@@ -56,13 +60,52 @@ def test_the_card_tells_figures_machine_and_how_to_replay(tmp_path: Path) -> Non
     write_winner(folder, list(made.values()), ["50%"])
     card = (folder.winner / "card.md").read_text(encoding="utf-8")
     for part in (
-        "90.00% test accuracy", "86.00% to 94.00%", "90 images", "14.6 µs", "47.0%", "made up",
+        "90.00 % (86.00 to 94.00) accuracy on the 90 samples", "14.6 µs", "47.0%", "made up",
         "15000 calls in 5 fresh processes", f"harness replay {made['winner'].run_id}",
         "| conv1 | 32 | 20 | 38% |", "609fd5c6ea.2d1ce66016", "criterion l2",
     ):  # fmt: skip
         assert part in card, part
     for role in made:
         assert f"\n| {role} |" in card
+
+
+def card_of(tmp_path: Path, **overrides: Any) -> str:
+    made = [
+        record(role="dense", ratio=1.0, task=overrides.get("task", task_facts())),
+        record(role="winner", index=2, **overrides),
+    ]
+    folder = store(tmp_path, made)
+    write_winner(folder, made, ["50%"])
+    return " ".join((folder.winner / "card.md").read_text(encoding="utf-8").split())
+
+
+def test_the_card_tells_how_samples_are_prepared_and_the_classes_in_order(tmp_path: Path) -> None:
+    card = card_of(tmp_path)
+    for part in (
+        "float32, 1x8x8 for one sample", "(x * 0.00392157 - mean) / std", "mean 0.5 and std 0.25",
+        "in this order: slow, middle, fast", "at temperature 4 with weight 0.7",
+        "Trained on 320 of 320 samples, 1 epochs", f"dense network `{'de' * 8}`",
+    ):  # fmt: skip
+        assert part in card, part
+
+
+def test_the_card_of_a_regression_shows_plain_numbers_and_no_classes(tmp_path: Path) -> None:
+    inputs = {"shape": [5], "dtype": "float32", "scale": None}
+    task = task_facts(metric="neg_mean_absolute_error", classes=[], inputs=inputs)
+    candidate = record().candidate | {"temperature": None}
+    card = card_of(tmp_path, task=task, candidate=candidate, test=(-1.25, -1.5, -1.0))
+    for part in (
+        "-1.25 (-1.5 to -1) neg mean absolute error on the 90 samples",
+        "Inputs: float32, 5 for one sample.", "distilled with weight 0.7",
+    ):  # fmt: skip
+        assert part in card, part
+    for part in ("accuracy", "class", "temperature", "prepared as", " %)", "images"):
+        assert part not in card, part
+
+
+def test_the_card_tells_that_less_data_was_used(tmp_path: Path) -> None:
+    card = card_of(tmp_path, training=training(samples=160, reduction="k-center"))
+    assert "Trained on 160 of 320 samples (k-center)" in card
 
 
 def test_a_dense_winner_was_not_pruned(tmp_path: Path) -> None:
@@ -75,29 +118,53 @@ def test_a_dense_winner_was_not_pruned(tmp_path: Path) -> None:
     assert pruning_history(won)["removed_channels"] == {}
 
 
-def test_run_py_is_short_and_says_no_to_telemetry_before_the_import() -> None:
-    assert len(RUN_PY.splitlines()) <= 12
-    assert RUN_PY.index("ORT_DISABLE_TELEMETRY") < RUN_PY.index("import numpy as np, onnxruntime")
-    compile(RUN_PY, "run.py", "exec")
+REGRESSION = task_facts(metric="r2", classes=[])
+
+
+@pytest.mark.parametrize("task", [task_facts(), REGRESSION], ids=["classes", "values"])
+def test_run_py_is_short_and_says_no_to_telemetry_before_the_import(task: dict[str, Any]) -> None:
+    script = run_py(record(task=task))
+    assert len(script.splitlines()) <= 12
+    assert script.index("ORT_DISABLE_TELEMETRY") < script.index("import numpy as np, onnxruntime")
+    compile(script, "run.py", "exec")
+
+
+def answers(
+    folder: Path, one: RunRecord, inputs: NDArray[Any], kind: int = onnx.TensorProto.FLOAT
+) -> list[str]:
+    """Return what run.py prints without and with inputs, beside a file that turns the sign."""
+    helper = onnx.helper
+    info = [helper.make_tensor_value_info(name, kind, inputs.shape) for name in ("x", "y", "z")]
+    nodes = [helper.make_node("Neg", ["x"], ["y"]), helper.make_node("Abs", ["x"], ["z"])]
+    graph = helper.make_graph(nodes, "g", info[:1], info[1:])
+    opset = [helper.make_opsetid("", 17)]
+    onnx.save(helper.make_model(graph, opset_imports=opset, ir_version=8), folder / "model.onnx")
+    (folder / "run.py").write_text(run_py(one))
+    np.save(folder / "inputs.npy", inputs)
+    said = []
+    for arguments in ([], ["inputs.npy"]):
+        done = subprocess.run(
+            [sys.executable, "run.py", *arguments],
+            cwd=folder, capture_output=True, text=True, timeout=120, check=False,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        said.append(done.stdout.strip())
+    return said
 
 
 def test_run_py_classifies(tmp_path: Path) -> None:
-    info = [
-        onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, (1, 3)) for name in "xy"
-    ]
-    graph = onnx.helper.make_graph([onnx.helper.make_node("Neg", ["x"], ["y"])], "g", *(
-        [value] for value in info))  # fmt: skip
-    opset = [onnx.helper.make_opsetid("", 17)]
-    onnx.save(onnx.helper.make_model(graph, opset_imports=opset, ir_version=8),
-              tmp_path / "model.onnx")  # fmt: skip
-    (tmp_path / "run.py").write_text(RUN_PY)
-    np.save(tmp_path / "inputs.npy", np.array([[5.0, 3.0, 4.0]]))
-    for arguments, answer in (([], "[0]"), (["inputs.npy"], "[1]")):
-        done = subprocess.run(
-            [sys.executable, "run.py", *arguments],
-            cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False,
-        )  # fmt: skip
-        assert (done.returncode, done.stdout.strip()) == (0, answer), done.stderr
+    assert answers(tmp_path, record(), np.array([[5.0, 3.0, 4.0]])) == ["[0]", "[1]"]
+
+
+def test_run_py_of_values_prints_all_outputs_by_name(tmp_path: Path) -> None:
+    _, said = answers(tmp_path, record(task=REGRESSION), np.array([[-1.5, 2.25]]))
+    for part in ("'y'", "'z'", "1.5", "-2.25", "2.25"):
+        assert part in said, said
+
+
+def test_run_py_feeds_whole_numbers_where_the_file_takes_them(tmp_path: Path) -> None:
+    kind = onnx.TensorProto.INT64
+    assert answers(tmp_path, record(), np.array([[5.0, 3.0, 4.0]]), kind) == ["[0]", "[1]"]
 
 
 def test_an_old_winner_is_replaced_as_a_whole(tmp_path: Path) -> None:

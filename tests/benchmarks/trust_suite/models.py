@@ -10,9 +10,9 @@ import torch
 from torch import nn
 
 from harness.compression.graph import pruning_graph
-from harness.compression.prune import prune
+from harness.compression.prune import last_channels, prune
 from harness.export import export_onnx
-from harness.tasks import task_class
+from harness.tasks import shipped_task
 
 _SHARE, _GRANULE = 0.65, 16
 """Channels that the half-slow network keeps, to the nearest multiple that the runtime fills."""
@@ -40,12 +40,12 @@ class Models:
         folder.mkdir(parents=True, exist_ok=True)
         models = cls(*(folder / f"{name}.onnx" for name in ("dense", "twin", "half", "small")))
         torch.manual_seed(0)
-        task = task_class("digits")()
+        task = shipped_task("digits")
         network, example = task.model(), task.example_input(1)
         export_onnx(network, example, models.dense)
         shutil.copyfile(models.dense, models.twin)
         graph = pruning_graph(network, example)
-        gone = {g.name: list(range(_kept(g.width), g.width)) for g in graph.groups}
+        gone = last_channels(graph, {g.name: _kept(g.width) for g in graph.groups})
         export_onnx(prune(network, graph, example, gone), example, models.half)
         small = nn.Sequential(
             nn.Conv2d(3, 32, 3, padding=1), nn.ReLU(),

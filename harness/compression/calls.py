@@ -1,0 +1,70 @@
+"""One operation of a network at work, as the rules see it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from harness.compression.channels import Channels, Labels
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from harness.compression.tracing import Tracer
+
+Operand = tuple[torch.Size, Labels]
+"""A tensor's shape and labels."""
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One operation at work.
+
+    Attributes:
+        tracer: Knows the labels of tensors.
+        func: The operator.
+        args, kwargs: What it was called with.
+        inputs: All tensors of these.
+        module: The module that runs.
+        names: Of parameters and buffers, by identity.
+    """
+
+    tracer: Tracer
+    func: Any
+    args: tuple[Any, ...]
+    kwargs: Mapping[str, Any]
+    inputs: Sequence[torch.Tensor]
+    module: str
+    names: Mapping[int, str]
+
+    @property
+    def name(self) -> str:
+        """The operator's name, such as `"add"`."""
+        return str(self.func._schema.name).removeprefix("aten::")
+
+    @property
+    def channels(self) -> Channels:
+        """What is known of channels."""
+        return self.tracer.channels
+
+    def labels(self, tensor: torch.Tensor | None) -> Labels:
+        """Return a tensor's labels."""
+        return () if tensor is None else self.tracer.labels(tensor)
+
+    def arg(self, index: int, name: str, default: Any = None) -> Any:
+        """Return an argument, by position or name."""
+        return self.args[index] if index < len(self.args) else self.kwargs.get(name, default)
+
+    def fix(self, labels: Labels, why: str) -> None:
+        """Let channels stay because of this operation."""
+        where = f" in {self.module}" if self.module else ""
+        self.channels.fix(labels, f"{why} ({self.name}{where})")
+
+
+def unknown(call: Call, outputs: Sequence[torch.Tensor]) -> Sequence[Labels]:
+    """Fix all channels that go into an operation without a rule."""
+    for tensor in call.inputs:
+        call.fix(call.labels(tensor), "goes into an operation that can't be followed")
+    return [() for _ in outputs]

@@ -1,0 +1,1 @@
+"""What a user brings to learn from: samples in three splits, wherever they come from."""

@@ -1,0 +1,158 @@
+"""Objects of the user's own Python code, by name: `pkg.module:name` or `path/file.py:name`."""
+
+from __future__ import annotations
+
+import contextlib
+import difflib
+import hashlib
+import importlib
+import importlib.util
+import sys
+import sysconfig
+import traceback
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from harness.errors import ConfigError, HarnessError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from types import ModuleType
+
+
+_OURS = Path(__file__).parent
+
+
+def load_object(spec: str, option: str) -> Any:
+    """Return the object that a text names.
+
+    Args:
+        spec: `pkg.module:name`, where the current folder is importable, or `path/file.py:name`,
+            where the file's folder is; the name may be dotted.
+        option: Who asked, such as `--model`; for messages.
+
+    Raises:
+        ConfigError: If there is no such file, module or name, or if the user's code fails.
+    """
+    place, colon, name = spec.rpartition(":")
+    if not (colon and place and name):
+        raise ConfigError(
+            f"{option} must be 'pkg.module:name' or 'path/file.py:name'. Received: {spec!r}."
+        )
+    is_file = place.endswith(".py")
+    module = _file_module(Path(place), option) if is_file else _named_module(place, option)
+    return _attribute(module, name, place, option)
+
+
+@contextlib.contextmanager
+def user_code(subject: str, option: str) -> Iterator[None]:
+    """Turn what the user's code raises into a `ConfigError`: its type, text and file:line.
+
+    Args:
+        subject: What runs, such as `my_models.py:build`.
+        option: Who asked for it, such as `--model`.
+
+    Raises:
+        ConfigError: If the code raises anything, or tries to exit. Our own errors pass as they are.
+    """
+    try:
+        yield
+    except HarnessError:
+        raise
+    except (Exception, SystemExit) as exc:
+        raise ConfigError(
+            f"{option}: {subject} failed{_place(exc)}: {_text(exc)}. "
+            "Mend it there, and try it in plain Python first."
+        ) from exc
+
+
+def _file_module(path: Path, option: str) -> ModuleType:
+    try:
+        source = path.read_bytes()
+    except OSError as exc:
+        raise ConfigError(
+            f"{option} names the Python file {str(path)!r}, which can't be read: {exc.strerror}. "
+            "Paths are relative to the current folder."
+        ) from exc
+    path = path.resolve()
+    # Named by place and content: two options that name one file share its module and so its
+    # classes, and a file that was edited in between is loaded anew.
+    digest = hashlib.sha256(str(path).encode() + b"\0" + source).hexdigest()[:12]
+    name = f"_harness_user_{path.stem}_{digest}".replace("-", "_")
+    if name in sys.modules:
+        return sys.modules[name]
+    _make_importable(path.parent)
+    found = importlib.util.spec_from_file_location(name, path)
+    assert found is not None and found.loader is not None  # noqa: PT018 - it ends in .py
+    module = importlib.util.module_from_spec(found)
+    sys.modules[name] = module  # before it runs: dataclasses look their module up
+    try:
+        with user_code(str(path), option):
+            found.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[name]
+        raise
+    return module
+
+
+def _named_module(name: str, option: str) -> ModuleType:
+    _make_importable(Path.cwd())
+    importlib.invalidate_caches()  # the file may be younger than the last look at its folder
+    try:
+        with user_code(f"module {name!r}", option):
+            return importlib.import_module(name)
+    except ConfigError as exc:
+        absent = exc.__cause__
+        if not isinstance(absent, ModuleNotFoundError) or not absent.name:
+            raise
+        if f"{name}.".startswith(f"{absent.name}."):
+            raise ConfigError(
+                f"{option} names the module {name!r}, but there is no module {absent.name!r} here. "
+                "Install it, run in the folder that holds it, or name a file: "
+                "'path/file.py:name'."
+            ) from absent
+        raise  # the module is there; what it imports isn't
+
+
+def _make_importable(folder: Path) -> None:
+    """Put a folder first on the module path, as Python does for a script.
+
+    For good, since the user's functions may import their neighbours when they are called.
+    """
+    if str(folder) not in sys.path:
+        sys.path.insert(0, str(folder))
+
+
+def _attribute(module: ModuleType, name: str, place: str, option: str) -> Any:
+    found: Any = module
+    for part in name.split("."):
+        if not hasattr(found, part):
+            names = [known for known in dir(found) if not known.startswith("_")]
+            near = difflib.get_close_matches(part, names, n=1)
+            hint = f" Did you mean {near[0]!r}?" if near else ""
+            raise ConfigError(f"{option}: {place} has no {part!r}.{hint}")
+        found = getattr(found, part)
+    return found
+
+
+def _place(exc: BaseException) -> str:
+    """Return ` at file:line`, where the user's own code went wrong; empty where unknown."""
+    if isinstance(exc, SyntaxError) and exc.filename:
+        return f" at {exc.filename}:{exc.lineno}"
+    frames = [
+        frame
+        for frame in traceback.extract_tb(exc.__traceback__)
+        if frame.filename != __file__ and not frame.filename.startswith("<frozen")
+    ]
+    paths = sysconfig.get_paths()
+    libraries = (*(paths[key] for key in ("stdlib", "purelib", "platlib")), str(_OURS))
+    own = [frame for frame in frames if not frame.filename.startswith(libraries)]
+    if not frames:
+        return ""
+    last = (own or frames)[-1]
+    return f" at {last.filename}:{last.lineno}"
+
+
+def _text(exc: BaseException) -> str:
+    words = str(exc).rstrip(".")
+    return f"{type(exc).__name__}: {words}" if words else type(exc).__name__

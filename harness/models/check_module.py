@@ -1,0 +1,64 @@
+"""Is what a user gave a network that can be trained and pruned?"""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+from torch.nn.parameter import is_lazy
+
+from harness.errors import ConfigError
+
+
+def check_module(found: object, origin: str) -> nn.Module:
+    """Return what a user gave as a network, if it can be trained and pruned.
+
+    Args:
+        found: Anything.
+        origin: Where it comes from, for messages.
+
+    Raises:
+        ConfigError: If it is no `nn.Module`, a compiled or traced one, or has parameters that are
+            missing, not yet sized, not on the CPU, or not float32.
+    """
+    compiled = isinstance(found, torch.jit.ScriptModule) or hasattr(found, "_orig_mod")
+    if compiled or isinstance(found, torch.export.ExportedProgram):
+        raise ConfigError(
+            f"{origin} is a {type(found).__name__}: a compiled or traced program, whose channels "
+            "can't be pruned. Give the Python network that it was made from."
+        )
+    if isinstance(found, (nn.DataParallel, nn.parallel.DistributedDataParallel)):
+        raise ConfigError(f"{origin} is a {type(found).__name__}. Give the network inside it.")
+    if not isinstance(found, nn.Module):
+        raise ConfigError(
+            f"{origin} must be a torch.nn.Module. Received: {type(found).__name__}. Name a "
+            "function or class that returns one."
+        )
+    if not any(True for _ in found.parameters()):
+        raise ConfigError(f"{origin} has no parameters: there is nothing to train or prune.")
+    for name, tensor in [*found.named_parameters(), *found.named_buffers()]:
+        _check_tensor(name, tensor, origin)
+    return found
+
+
+def _check_tensor(name: str, tensor: torch.Tensor, origin: str) -> None:
+    if is_lazy(tensor):
+        raise ConfigError(
+            f"{origin}: {name!r} has no size yet (a lazy layer). Run one batch through the "
+            "network where it is made, or give the layer its input size."
+        )
+    if tensor.device.type != "cpu":
+        raise ConfigError(
+            f"{origin}: {name!r} is on the device {str(tensor.device)!r}. Expected 'cpu'. Move it "
+            "with `.to('cpu')` where the network is made (or `.to_empty` and weights, where it "
+            "was made on 'meta')."
+        )
+    if isinstance(tensor, nn.Parameter) and tensor.dtype != torch.float32:
+        raise ConfigError(
+            f"{origin}: {name!r} is {dtype_name(tensor)}. Expected float32. Convert the network "
+            "with `.float()`; other precisions are the target's choice, not the network's."
+        )
+
+
+def dtype_name(tensor: torch.Tensor) -> str:
+    """Return a tensor's type in numpy's words, such as `float32`."""
+    return str(tensor.dtype).removeprefix("torch.")

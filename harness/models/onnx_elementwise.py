@@ -1,0 +1,131 @@
+"""Nodes that map elements: activations and arithmetic."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import onnx
+import torch
+from torch.nn import functional as F
+
+from harness.models.onnx_network import Binary, elementwise, operation
+
+if TYPE_CHECKING:
+    from harness.models.onnx_network import Function
+    from harness.models.onnx_node import Node
+
+    Call = tuple[Function, tuple[str, ...]]
+
+_PLAIN: dict[str, Any] = {
+    "Relu": F.relu, "Sigmoid": torch.sigmoid, "Tanh": torch.tanh, "Exp": torch.exp,
+    "Log": torch.log, "Sqrt": torch.sqrt, "Abs": torch.abs, "Neg": torch.neg, "Erf": torch.erf,
+    "Floor": torch.floor, "Ceil": torch.ceil, "Round": torch.round, "Sign": torch.sign,
+    "Reciprocal": torch.reciprocal, "Softplus": F.softplus, "Softsign": F.softsign,
+    "Mish": F.mish, "HardSwish": F.hardswish, "Sin": torch.sin, "Cos": torch.cos,
+    "Selu": F.selu, "Not": torch.logical_not,
+}  # fmt: skip
+_BINARY: dict[str, Any] = {
+    "Add": torch.add, "Sub": torch.sub, "Mul": torch.mul, "Div": torch.div, "Pow": torch.pow,
+    "Sum": torch.add, "Min": torch.minimum, "Max": torch.maximum, "Equal": torch.eq,
+    "Greater": torch.gt, "Less": torch.lt, "GreaterOrEqual": torch.ge, "LessOrEqual": torch.le,
+    "And": torch.logical_and, "Or": torch.logical_or,
+}  # fmt: skip
+_WITH_NUMBERS = {"Add", "Sub", "Mul", "Div", "Pow", "Sum"}
+"""Operations whose torch function takes a number for a tensor."""
+_INFINITE = 3e38
+"""A bound beyond this clips nothing; exporters write float32's largest number."""
+_CASTS = {np.dtype(np.float32): torch.float32, np.dtype(np.bool_): torch.bool}
+
+
+def plain(node: Node) -> Call:
+    """Convert an activation without parameters."""
+    return elementwise(node.op, _PLAIN[node.op]), (node.value(0),)
+
+
+def binary(node: Node) -> Call:
+    """Convert arithmetic on two operands; a single number stays a number."""
+    if len(node.inputs) != 2:
+        raise node.refuse(f"has {len(node.inputs)} operands. Expected 2")
+    numbers = [node.number(i) if node.op in _WITH_NUMBERS else None for i in range(2)]
+    for i, number in enumerate(numbers):
+        # A number of a higher rank than the other operand would add dimensions.
+        if number is not None and node.known(i)[0].ndim > len(node.shape(1 - i)):
+            numbers[i] = None
+    if numbers[0] is not None and node.op == "Pow":
+        numbers[0] = None
+    names = tuple(node.value(i) for i in range(2) if numbers[i] is None)
+    return Binary(node.op, _BINARY[node.op], numbers[0], numbers[1]), names
+
+
+def leaky_relu(node: Node) -> Call:
+    """Convert LeakyRelu."""
+    slope = node.attribute("alpha", 0.01)
+    return elementwise(node.op, F.leaky_relu, negative_slope=slope), (node.value(0),)
+
+
+def elu(node: Node) -> Call:
+    """Convert Elu and Celu."""
+    function = F.elu if node.op == "Elu" else F.celu
+    alpha = node.attribute("alpha", 1.0)
+    return elementwise(node.op, function, alpha=alpha), (node.value(0),)
+
+
+def gelu(node: Node) -> Call:
+    """Convert Gelu."""
+    kind = node.attribute("approximate", "none")
+    return elementwise(node.op, F.gelu, approximate=kind), (node.value(0),)
+
+
+def clip(node: Node) -> Call:
+    """Convert Clip, whose bounds are attributes or inputs."""
+    bounds = [("min", 1), ("max", 2)]
+    given = {
+        name: float(node.constant(i).reshape(())) if node.has(i) else node.attribute(name)
+        for name, i in bounds
+    }
+    options = {k: v for k, v in given.items() if v is not None and abs(v) < _INFINITE}
+    function = torch.clamp if options else torch.positive
+    return elementwise(node.op, function, **options), (node.value(0),)
+
+
+def hard_sigmoid(node: Node) -> Call:
+    """Convert HardSigmoid; torch knows PyTorch's and Paddle's slope by name."""
+    slope, offset = node.attribute("alpha", 0.2), node.attribute("beta", 0.5)
+    if math.isclose(slope, 1 / 6, abs_tol=1e-4) and offset == 0.5:
+        return elementwise(node.op, F.hardsigmoid), (node.value(0),)
+    return elementwise(node.op, _sloped, slope=slope, offset=offset), (node.value(0),)
+
+
+def _sloped(x: torch.Tensor, slope: float, offset: float) -> torch.Tensor:
+    return (x * slope + offset).clamp(0.0, 1.0)
+
+
+def cast(node: Node) -> Call:
+    """Convert Cast to float32 or bool."""
+    kind = onnx.helper.tensor_dtype_to_np_dtype(node.attribute("to"))
+    dtype = _CASTS.get(np.dtype(kind))
+    if dtype is None:
+        raise node.refuse(f"computes in {kind}. Export the model in float32")
+    return elementwise(node.op, torch.Tensor.to, dtype=dtype), (node.value(0),)
+
+
+def where(node: Node) -> Call:
+    """Convert Where."""
+    return operation(node.op, torch.where), tuple(node.value(i) for i in range(3))
+
+
+ELEMENTWISE = {
+    **dict.fromkeys(_PLAIN, plain),
+    **dict.fromkeys(_BINARY, binary),
+    "LeakyRelu": leaky_relu,
+    "Elu": elu,
+    "Celu": elu,
+    "Gelu": gelu,
+    "Clip": clip,
+    "HardSigmoid": hard_sigmoid,
+    "Cast": cast,
+    "Where": where,
+}
+"""Handlers by operation."""

@@ -1,0 +1,164 @@
+"""Metrics: how well predictions fit, with an interval. Higher is always better.
+
+Errors therefore have their sign turned and a name that says so, as scikit-learn's scorers do.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from harness.errors import TaskError
+from harness.tasks.score import resampled, share_of_hits
+from harness.units import SHARES
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+Judge = Callable[[tuple[torch.Tensor, ...], Any], tuple[float, float, float]]
+"""From outputs (float64) and targets of all samples to the figure and its 95 % interval."""
+
+
+@dataclass(frozen=True, slots=True)
+class Metric:
+    """A figure of merit.
+
+    Attributes:
+        name: As in the leaderboard.
+        judge: Computes it.
+    """
+
+    name: str
+    judge: Judge
+
+
+def _classes(outputs: tuple[torch.Tensor, ...], targets: Any) -> tuple[NDArray[Any], NDArray[Any]]:
+    if len(outputs) != 1 or outputs[0].ndim != 2:
+        shapes = ", ".join(str(tuple(part.shape)) for part in outputs)
+        raise TaskError(f"Expected logits [{len(targets)}, classes]. Received: {shapes}.")
+    return targets.numpy(), outputs[0].numpy().argmax(1)
+
+
+def _accuracy(outputs: tuple[torch.Tensor, ...], targets: Any) -> tuple[float, float, float]:
+    truth, found = _classes(outputs, targets)
+    return share_of_hits(truth == found)
+
+
+def _balanced_accuracy(
+    truth: NDArray[np.int64], found: NDArray[np.int64], hits: NDArray[np.int64]
+) -> float:
+    """Return the mean over classes of the share found of their samples.
+
+    References:
+        Brodersen et al. (2010), "The balanced accuracy and its posterior distribution".
+    """
+    there = truth > 0
+    return float((hits[there] / truth[there]).mean())
+
+
+def _f1_macro(truth: NDArray[np.int64], found: NDArray[np.int64], hits: NDArray[np.int64]) -> float:
+    """Return the mean over classes of F1, which is 2 hits / (samples + predictions)."""
+    both = truth + found
+    there = both > 0
+    return float((2 * hits[there] / both[there]).mean())
+
+
+def _of_classes(name: str, function: Callable[..., float]) -> Metric:
+    """Return a metric of classes.
+
+    Args:
+        name: As in the leaderboard.
+        function: From what it needs of the confusion matrix, each int64 `[classes]`: samples of
+            each class, predictions of it, and those that are right (row sums, column sums and
+            diagonal: the matrix itself would be large for many classes).
+    """
+
+    def judge(outputs: tuple[torch.Tensor, ...], targets: Any) -> tuple[float, float, float]:
+        truth, found = _classes(outputs, targets)
+        classes = max(outputs[0].shape[1], int(truth.max()) + 1)
+
+        def on(rows: NDArray[np.int64]) -> float:
+            t, f = truth[rows], found[rows]
+            return function(*(np.bincount(x, minlength=classes) for x in (t, f, t[t == f])))
+
+        return resampled(on, len(truth), name)
+
+    return Metric(name, judge)
+
+
+def _r2(truth: NDArray[np.float64], found: NDArray[np.float64]) -> float:
+    """Return the coefficient of determination, mean over columns."""
+    total = ((truth - truth.mean(0)) ** 2).sum(0)
+    if not (total > 0).all():
+        return math.nan  # not defined where all targets are alike
+    return float((1 - ((truth - found) ** 2).sum(0) / total).mean())
+
+
+def _minus_mae(truth: NDArray[np.float64], found: NDArray[np.float64]) -> float:
+    return -float(np.abs(truth - found).mean())
+
+
+def _minus_rmse(truth: NDArray[np.float64], found: NDArray[np.float64]) -> float:
+    return -float(np.sqrt(((truth - found) ** 2).mean(0)).mean())
+
+
+def _of_values(
+    name: str, function: Callable[[NDArray[np.float64], NDArray[np.float64]], float]
+) -> Metric:
+    def judge(outputs: tuple[torch.Tensor, ...], targets: Any) -> tuple[float, float, float]:
+        truth = targets.double().reshape(len(targets), -1).numpy()
+        if len(outputs) != 1 or outputs[0].reshape(len(outputs[0]), -1).shape != truth.shape:
+            shapes = ", ".join(str(tuple(part.shape)) for part in outputs)
+            raise TaskError(f"Expected values {truth.shape}. Received: {shapes}.")
+        found = outputs[0].reshape(len(truth), -1).numpy()
+        return resampled(lambda rows: function(truth[rows], found[rows]), len(truth), name)
+
+    return Metric(name, judge)
+
+
+METRICS: dict[str, dict[str, Metric]] = {
+    "classification": {
+        "accuracy": Metric("accuracy", _accuracy),
+        "balanced_accuracy": _of_classes("balanced_accuracy", _balanced_accuracy),
+        "f1_macro": _of_classes("f1_macro", _f1_macro),
+    },
+    "regression": {
+        "r2": _of_values("r2", _r2),
+        "neg_mean_absolute_error": _of_values("neg_mean_absolute_error", _minus_mae),
+        "neg_root_mean_squared_error": _of_values("neg_root_mean_squared_error", _minus_rmse),
+    },
+}
+"""By the kind of data and name; the first is the default."""
+
+
+def user_metric(function: Callable[[Any, Any], Any]) -> Metric:
+    """Return a metric from a user's function, named as it is.
+
+    `own_` comes before a name that is a share's: it would be shown in per cent otherwise.
+
+    Args:
+        function: From outputs and targets (tensors, or tuples of tensors where the network or the
+            data have several) to one number, or to one per sample; higher is better.
+    """
+    given = getattr(function, "__name__", type(function).__name__)
+    name = f"own_{given}" if given in SHARES else given
+
+    def judge(outputs: tuple[torch.Tensor, ...], targets: Any) -> tuple[float, float, float]:
+        def on(rows: NDArray[np.int64]) -> Any:
+            picked = torch.from_numpy(rows)
+            parts = tuple(part[picked].float() for part in outputs)
+            truth = (
+                tuple(part[picked] for part in targets)
+                if isinstance(targets, tuple)
+                else targets[picked]
+            )
+            return function(parts[0] if len(parts) == 1 else parts, truth)
+
+        return resampled(on, len(outputs[0]), name)
+
+    return Metric(name, judge)

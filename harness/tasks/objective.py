@@ -1,0 +1,173 @@
+"""What a network is trained for and judged by: a loss, a metric, and how a student imitates."""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from harness.errors import ConfigError, TaskError
+from harness.importing import load_object
+from harness.tasks.losses import LOSSES, UserLoss, named_loss, softened, squared
+from harness.tasks.metrics import METRICS, Metric, user_metric
+from harness.tasks.score import Score
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from harness.data.split import Data, Split
+
+Tensors = torch.Tensor | tuple[torch.Tensor, ...]
+"""What a network returns: one tensor `[N, ...]`, or several."""
+Arrays = tuple["NDArray[np.floating[Any]]", ...]
+"""The same as arrays, always in a tuple; also those of an exported file."""
+LossFunction = Callable[[Any, Any], torch.Tensor]
+"""From outputs and targets, as network and data give them, to a scalar tensor."""
+MetricFunction = Callable[[Any, Any], Any]
+"""From the same, as tensors, to one number or one per sample; higher is better."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Objective:
+    """A loss, a metric and a distance to a teacher.
+
+    Attributes:
+        loss: Mean over a batch.
+        metric: How well predictions fit; higher is better.
+        imitation: From student's outputs, teacher's outputs and temperature to a scalar.
+        uses_temperature: Whether `imitation` softens by the temperature.
+        classifies: Whether the outputs are logits `[N, classes]`, so that the largest one counts.
+        description: What distinguishes it from others, for a study's identity.
+    """
+
+    loss: LossFunction
+    metric: Metric
+    imitation: Callable[[Tensors, Tensors, float], torch.Tensor]
+    uses_temperature: bool
+    classifies: bool
+    description: str
+
+    def score(self, outputs: Arrays, split: Split, trained: Arrays | None = None) -> Score:
+        """Score outputs `[N, ...]` on a split.
+
+        Args:
+            outputs: What the metric judges: an exported file's.
+            split: The samples.
+            trained: What the loss judges, where the file computes something on top; else None.
+
+        Raises:
+            TaskError: If they are not finite, not one per sample, or the metric can't be computed.
+        """
+        n, targets = len(split), split.targets_of()
+        for part in outputs:
+            if len(part) != n or not np.isfinite(part).all():
+                raise TaskError(
+                    f"Expected finite outputs of {n} samples. Received shape {part.shape}, "
+                    f"{np.isfinite(part).mean():.1%} of it finite."
+                )
+        # float64: a loss of tiny differences is to be the same whatever the batch was. A user's own
+        # gets float32, as in training: it may hold tensors of that type.
+        kind = np.float32 if isinstance(self.loss, UserLoss) else np.float64
+        with torch.inference_mode():
+            loss = float(self.loss(one_or_all(_tensors(trained or outputs, kind)), targets))
+        value, low, high = self.metric.judge(_tensors(outputs, np.float64), targets)
+        return Score(value, low, high, loss, n)
+
+
+def _tensors(outputs: Arrays, kind: type[np.floating[Any]]) -> tuple[torch.Tensor, ...]:
+    return tuple(torch.from_numpy(np.asarray(part, kind)) for part in outputs)
+
+
+def as_tuple(outputs: Tensors) -> tuple[torch.Tensor, ...]:
+    """Return a network's outputs as a tuple, also where there is one."""
+    return (outputs,) if isinstance(outputs, torch.Tensor) else tuple(outputs)
+
+
+def one_or_all(outputs: tuple[torch.Tensor, ...]) -> Tensors:
+    """Return a single output as itself: what a network would have returned."""
+    return outputs[0] if len(outputs) == 1 else outputs
+
+
+def make_objective(
+    data: Data,
+    loss: str | LossFunction | None = None,
+    metric: str | MetricFunction | None = None,
+    imitation: LossFunction | None = None,
+    standardised: bool = False,
+) -> Objective:
+    """Return the objective of a task.
+
+    Args:
+        data: Says what kind of targets there are.
+        loss: A name of `LOSSES`, `pkg.module:function`, `file.py:function`, or a function; None
+            for cross-entropy or squared error, by the kind of data.
+        metric: A name of `METRICS` or a function as for `loss`; None for accuracy or R^2.
+        imitation: A student's distance to its teacher, from both outputs; None for softened
+            cross-entropy (classification), or squared differences.
+        standardised: Whether a network that regresses predicts values of mean 0 and deviation 1.
+
+    Raises:
+        ConfigError: If a name is unknown, or the data need a loss and a metric that aren't given.
+    """
+    if data.kind == "other" and (loss is None or metric is None):
+        raise ConfigError(
+            "The targets are neither classes nor values to regress on, so a loss and a metric are "
+            f"needed. Received: loss {loss!r}, metric {metric!r}. Give `--loss` and `--metric` as "
+            "FILE.py:function, or as functions in Python."
+        )
+    classifies = data.kind == "classification"
+    chosen = _resolved(loss, LOSSES.get(data.kind, ()), "--loss")
+    found = _resolved(metric, tuple(METRICS.get(data.kind, {})), "--metric")
+    default = {"classification": "accuracy", "regression": "r2"}.get(data.kind, "")
+    judge = METRICS[data.kind][found or default] if not callable(found) else user_metric(found)
+    softens = classifies and imitation is None
+    return Objective(
+        loss=named_loss(data, chosen, standardised),
+        metric=judge,
+        imitation=softened if softens else squared if imitation is None else _two(imitation),
+        uses_temperature=softens,
+        classifies=classifies,
+        description=f"{data.kind}/{_identity(chosen)}/{_identity(found)}/{_identity(imitation)}"
+        + ("/standardised" if standardised else ""),
+    )
+
+
+def _resolved(
+    given: str | Callable[..., Any] | None, known: tuple[str, ...], option: str
+) -> str | Callable[..., Any] | None:
+    """Return a known name as it is, and load a function that is named otherwise."""
+    if given is None or callable(given) or given in known:
+        return given
+    if ":" not in given:
+        raise ConfigError(
+            f"`{option}` must be one of {', '.join(known) or '(none for these targets)'}, or name "
+            f"a function as FILE.py:function or pkg.module:function. Received: {given!r}."
+        )
+    found = load_object(given, option)
+    if not callable(found):
+        raise ConfigError(
+            f"`{option}` must name a function. Received: {given!r}, a {type(found).__name__}."
+        )
+    return found  # type: ignore[no-any-return]  # whatever it is, it can be called
+
+
+def _two(function: LossFunction) -> Callable[[Tensors, Tensors, float], torch.Tensor]:
+    checked = UserLoss(function, "imitation")
+    return lambda student, teacher, temperature: checked(student, teacher)
+
+
+def _identity(given: object) -> str:
+    """Return what distinguishes a loss or metric: its name, and a user's function's own code."""
+    if given is None or isinstance(given, str):
+        return given or "default"
+    name = getattr(given, "__qualname__", type(given).__name__)
+    try:
+        source = inspect.getsource(given)  # type: ignore[arg-type]  # what has none raises
+    except (OSError, TypeError):
+        return name
+    return f"{name}@{hashlib.sha256(source.encode()).hexdigest()[:12]}"

@@ -1,0 +1,147 @@
+from __future__ import annotations
+
+import sys
+import textwrap
+
+import numpy as np
+import pytest
+import torch
+
+from harness.data.spec import load_data
+from harness.errors import ConfigError
+
+HEAD = """
+import random
+import numpy as np, torch
+from PIL import Image
+
+X = torch.arange(300.).view(100, 3)
+Y = torch.arange(100) % 4
+
+class Items(torch.utils.data.Dataset):
+    def __init__(self, n=100, noise=0.0, target=int, image=False):
+        self.n, self.noise, self.target, self.image = n, noise, target, image
+    def __len__(self):
+        return self.n
+    def __getitem__(self, i):
+        x = X[i] + self.noise * random.random()
+        if self.image:
+            x = Image.fromarray(np.full((4, 6, 3), i, np.uint8))
+        return x, self.target(Y[i])
+"""
+
+
+@pytest.fixture
+def factory(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "path", list(sys.path))
+
+    def write(body, name="make"):
+        path = tmp_path / "own.py"
+        path.write_text(HEAD + textwrap.dedent(body))
+        return f"{path}:{name}"
+
+    return write
+
+
+def refuse(spec, *words):
+    with pytest.raises(ConfigError) as caught:
+        load_data(spec)
+    for word in words:
+        assert word in str(caught.value)
+
+
+def test_one_data_set(factory):
+    data = load_data(factory("def make(): return Items()"))
+    assert (data.name, data.kind, data.outputs) == ("make", "classification", 4)
+    assert [len(s) for s in (data.train, data.validation, data.test)] == [70, 15, 15]
+    expected = torch.arange(300.0).view(100, 3)[data.train.rows]
+    assert torch.equal(data.train.batch(torch.arange(70)), expected)
+    assert any("read once" in note for note in data.notes)
+
+
+def test_a_name_that_is_a_data_set_itself(factory):
+    assert len(load_data(factory("make = Items()")).train) == 70
+
+
+def test_three_or_named_data_sets(factory):
+    three = load_data(factory("def make(): return Items(), Items(20), Items(30)"))
+    assert [len(s) for s in (three.train, three.validation, three.test)] == [100, 20, 30]
+    assert any("20 of 20 validation samples are also" in note for note in three.notes)
+    named = load_data(factory("def make(): return {'train': Items(), 'val': Items(20)}"))
+    assert [len(s) for s in (named.train, named.validation, named.test)] == [85, 20, 15]
+
+
+def test_pairs_of_arrays(factory):
+    data = load_data(factory("def make(): return X.numpy(), X[:, :1].numpy()"))
+    assert (data.kind, data.outputs, data.notes) == ("regression", 1, ())
+
+
+def test_targets_that_only_the_user_knows(factory):
+    several = load_data(factory("def make(): return X, (X[:, 0], Y)"))
+    assert (several.kind, several.outputs) == ("other", None)
+    first, second = several.train.targets_of()
+    assert (first.dtype, second.dtype) == (torch.float32, torch.int64)
+    items = load_data(factory("def make(): return Items(target=lambda y: (y, torch.zeros(2)))"))
+    assert [part.shape for part in items.train.targets_of()] == [(70,), (70, 2)]
+    maps = load_data(factory("def make(): return X, torch.zeros(100, 3, 3, dtype=torch.int64)"))
+    assert maps.kind == "other"
+
+
+def test_pillow_images_and_texts(factory):
+    spec = factory("def make(): return Items(image=True, target=lambda y: 'abcd'[y])")
+    data = load_data(spec)
+    assert data.train.inputs.dtype == torch.uint8
+    assert data.train.sample_shape == (3, 4, 6)
+    assert data.classes == tuple("abcd")
+    assert load_data(f"{spec},size=8,channels=1").train.sample_shape == (1, 8, 8)
+
+
+def test_randomness_is_the_same_every_time_and_told(factory):
+    spec = factory("def make(): return Items(noise=1.0)")
+    torch_state, numpy_state = torch.get_rng_state(), np.random.get_state()[1].copy()
+    first, second = load_data(spec), load_data(spec)
+    assert first.sha256 == second.sha256
+    assert any("randomness is now frozen" in note for note in first.notes)
+    assert torch.equal(torch_state, torch.get_rng_state())
+    assert np.array_equal(numpy_state, np.random.get_state()[1])
+
+
+def test_finished_data_pass(factory):
+    spec = factory("""
+        def make():
+            from harness.data.spec import load_data
+            return load_data("digits")
+    """)
+    assert load_data(spec).name == "digits-8x8"
+    assert load_data(spec, augment="shift").train.augmentation.shift
+
+
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        ("def make(): return 5", ["one data set", "Received: int"]),
+        ("def make(): return {'training': Items()}", ["a dict with 'training'"]),
+        ("def make(): return Items(), Items()", ["tuple of 2: Items, Items"]),
+        ("def make(): return torch.utils.data.DataLoader(Items())", ["return its data set"]),
+        ("def make(): return [1, 2]", ["item 0", "(input, target)", "int"]),
+        ("def make(): return [{'image': 1, 'label': 2}]", ["a dict with 'image', 'label'"]),
+        ("def make(): return [(object(), 1)] * 99", ["as input", "object"]),
+        ("def make(): return [(X[0], object())] * 99", ["targets", "object"]),
+        ("def make(): return [(X[0, :i], 1) for i in (1, 2)]", ["differ in shape: [1], [2]"]),
+        ("def make(): return [(X[0], X[:i]) for i in (1, 2)]", ["targets", "differ in shape"]),
+        ("def make(): return []", ["is empty"]),
+        ("def make(): return X, Y[:5]", ["100 inputs", "[5]"]),
+        ("def make(): return Items(200)", ["item 100", "own.py:", "IndexError"]),
+        ("def make(): return 1 / 0", ["ZeroDivisionError", "own.py:"]),
+        ("def make(n): return n", ["TypeError", "missing 1 required"]),
+        ("def other(): pass", ["has no 'make'"]),
+        ("import nowhere", ["own.py:", "No module named 'nowhere'"]),
+    ],
+)
+def test_bad_functions(factory, body, words):
+    refuse(factory(body), *words)
+
+
+def test_images_need_augmentation_more_than_numbers_do(factory):
+    with pytest.raises(ConfigError, match="need images"):
+        load_data(factory("def make(): return Items()"), augment="flip")

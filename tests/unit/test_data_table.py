@@ -1,0 +1,185 @@
+from __future__ import annotations
+
+import gzip
+
+import numpy as np
+import pytest
+import torch
+
+from harness.data.spec import load_data
+from harness.errors import ConfigError
+
+RNG = np.random.default_rng(0)
+N = 100
+AGES = RNG.integers(18, 80, N)
+INCOMES = RNG.normal(1000, 100, N).round(3)
+
+
+def rows(**columns):
+    names = list(columns)
+    lines = [",".join(names)]
+    lines += [",".join(str(columns[name][i]) for name in names) for i in range(N)]
+    return "\n".join(lines) + "\n"
+
+
+def table(path, text=None, **columns):
+    base = {"age": AGES, "income": INCOMES, "kind": ["x" if a > 50 else "y" for a in AGES]}
+    path.write_text(text or rows(**(base | columns)))
+    return str(path)
+
+
+def refuse(spec, *words):
+    with pytest.raises(ConfigError) as caught:
+        load_data(str(spec))
+    for word in words:
+        assert word in str(caught.value)
+
+
+def raw(split):
+    """Return a split's unscaled rows."""
+    return split.inputs if split.rows is None else split.inputs[split.rows]
+
+
+def test_a_table_of_numbers(tmp_path):
+    data = load_data(f"{table(tmp_path / 'people.csv')},label=kind")
+    assert (data.name, data.kind, data.classes) == ("people", "classification", ("x", "y"))
+    assert [len(s) for s in (data.train, data.validation, data.test)] == [70, 15, 15]
+    expected = np.stack([AGES, INCOMES], 1).astype(np.float32)
+    assert np.array_equal(data.train.inputs.numpy(), expected)
+    batch = data.train.batch(torch.arange(70))
+    torch.testing.assert_close(batch.mean(0), torch.zeros(2), atol=1e-4, rtol=0)
+    assert "2 features" in data.description
+
+
+def test_regression_on_one_or_several_columns(tmp_path):
+    path = table(tmp_path / "a.csv", a=RNG.normal(size=N), b=RNG.normal(size=N))
+    one = load_data(f"{path},label=a")
+    assert (one.kind, one.outputs, one.train.targets_of().dtype) == (
+        "regression", 1, torch.float32)  # fmt: skip
+    two = load_data(f"{path},label=a+b,drop=kind")
+    assert two.outputs == 2
+    assert two.train.sample_shape == (2,)
+
+
+def test_texts_become_columns_and_truths_numbers(tmp_path):
+    colours = ["red", "green", "blue"] * 33 + ["red"]
+    path = table(tmp_path / "a.csv", colour=colours, rich=["True", "False"] * 50)
+    data = load_data(f"{path},label=kind")
+    assert data.train.sample_shape == (2 + 3 + 1,)
+    hot = data.train.inputs[:, 2:5]
+    assert torch.equal(hot.sum(1), torch.ones(N))
+    assert hot[0].tolist() == [0, 0, 1]  # sorted: blue, green, red
+    assert data.train.inputs[:2, 5].tolist() == [1, 0]
+    assert any("colour: 3 categories" in note for note in data.notes)
+
+
+def test_missing_values_are_filled_and_told(tmp_path):
+    ages = [str(a) for a in AGES]
+    colours = ["red", "green"] * 50
+    for i in (3, 4, 5):
+        ages[i] = ""
+        colours[i] = ""
+    data = load_data(f"{table(tmp_path / 'a.csv', age=ages, colour=colours)},label=kind")
+    known = [AGES[i] for i in data.train.rows.tolist() if i not in (3, 4, 5)]
+    assert data.train.inputs[3, 0] == pytest.approx(np.median(known))
+    assert data.train.inputs[4, 2:].tolist() == [0, 0]
+    notes = " ".join(data.notes)
+    assert "age: 3 missing, set to the training median" in notes
+    assert "3 missing (all zeros)" in notes
+
+
+def test_categories_that_training_lacks_are_zeros(tmp_path):
+    train = table(tmp_path / "a.csv", colour=["red", "green"] * 50)
+    test = table(tmp_path / "b.csv", colour=["red", "mauve"] * 50, age=AGES + 1)
+    data = load_data(f"train={train},test={test},label=kind")
+    assert data.test.inputs[1, 2:].tolist() == [0, 0]
+    assert any("50 rows with a category that the training split lacks" in n for n in data.notes)
+
+
+def test_a_constant_column_does_no_harm(tmp_path):
+    data = load_data(f"{table(tmp_path / 'a.csv', always=[7] * N)},label=kind")
+    assert data.train.batch(torch.arange(70))[:, 2].abs().max() == 0
+
+
+def test_other_separators_and_compression(tmp_path):
+    text = rows(age=AGES, income=INCOMES, kind=["x", "y"] * 50)
+    plain = load_data(f"{table(tmp_path / 'a.csv', text)},label=kind")
+    semicolons = load_data(f"{table(tmp_path / 'b.csv', text.replace(',', ';'))},label=kind")
+    (tmp_path / "c.csv.gz").write_bytes(gzip.compress(text.encode()))
+    packed = load_data(f"{tmp_path / 'c.csv.gz'},label=kind")
+    tabs = load_data(f"{table(tmp_path / 'd.tsv', text.replace(',', chr(9)))},label=kind")
+    for other in (semicolons, packed, tabs):
+        assert torch.equal(other.train.inputs, plain.train.inputs)
+    assert any("separated by ';'" in note for note in semicolons.notes)
+
+
+def test_spaces_after_separators_and_a_byte_order_mark(tmp_path):
+    path = tmp_path / "a.csv"
+    path.write_text("\ufeffkind, age\n" + "x, 1\ny, 2\nx, 3\ny, 4\n" * 25, encoding="utf-8")
+    data = load_data(f"{path},label=kind")
+    assert data.classes == ("x", "y")
+    assert data.train.inputs[:4, 0].tolist() == [1, 2, 3, 4]
+
+
+def test_a_nameless_row_number_is_left_out(tmp_path):
+    text = rows(age=AGES, kind=["x", "y"] * 50)
+    lines = text.splitlines()
+    numbered = "\n".join([f",{lines[0]}", *(f"{i},{line}" for i, line in enumerate(lines[1:]))])
+    data = load_data(f"{table(tmp_path / 'a.csv', numbered)},label=kind")
+    assert data.train.sample_shape == (1,)
+    assert any("numbers the rows" in note for note in data.notes)
+
+
+def test_repeated_rows_stay_together(tmp_path):
+    ages, kinds = AGES.copy(), np.array(["x", "y"] * 50)
+    incomes = INCOMES.copy()
+    ages[1::4], incomes[1::4], kinds[1::4] = ages[0::4], incomes[0::4], kinds[0::4]
+    data = load_data(f"{table(tmp_path / 'a.csv', age=ages, income=incomes, kind=kinds)},"
+                     "label=kind")  # fmt: skip
+    sets = [{tuple(r) for r in raw(s).tolist()} for s in (data.train, data.validation, data.test)]
+    assert sum(map(len, sets)) == len(set.union(*sets))
+    assert any("25 of 100 samples repeat" in note for note in data.notes)
+    assert not any("flattered" in note for note in data.notes)
+
+
+def test_a_table_of_few_different_rows_is_still_divided(tmp_path):
+    text = rows(coin=["h", "t"] * 50, kind=["x", "x", "y", "y"] * 25)
+    data = load_data(f"{table(tmp_path / 'a.csv', text)},label=kind")
+    assert [len(s) for s in (data.train, data.validation, data.test)] == [70, 15, 15]
+    assert any("too many to keep" in note for note in data.notes)
+
+
+def test_bad_tables(tmp_path):
+    path = table(tmp_path / "a.csv", colour=["red"] * N)
+    refuse(path, "label=COLUMN", "age, income, kind, colour")
+    refuse(f"{path},label=kin", "no column 'kin' (label=)")
+    refuse(f"{path},label=kind,drop=hue", "no column 'hue' (drop=)")
+    refuse(f"{path},label=kind,drop=age+income+colour", "no columns left")
+    refuse(f"{path},label=age+kind", "must all be numbers")
+    gaps = ["x", "y"] * 50
+    gaps[3] = gaps[9] = ""
+    gap = table(tmp_path / "gap.csv", kind=gaps)
+    refuse(f"{gap},label=kind", "2 of 100 rows have no target (kind): lines 5, 11")
+    names = table(tmp_path / "names.csv", name=[f"n{i}" for i in range(N)])
+    refuse(f"{names},label=kind", "'name' 70", "drop=name")
+    empty = table(tmp_path / "empty.csv", hole=[""] * N)
+    refuse(f"{empty},label=kind", "'hole' is empty", "drop=hole")
+    endless = table(tmp_path / "inf.csv", x=["inf", *range(N - 1)])
+    refuse(f"{endless},label=kind", "infinite", "line 2")
+    ragged = table(tmp_path / "ragged.csv", "a,b\n1,2\n1,2,3,4\n")
+    refuse(f"{ragged},label=a", "no readable CSV", "line 3")
+    refuse(f"{table(tmp_path / 'none.csv', chr(10))},label=a", "no readable CSV")
+    refuse(f"{table(tmp_path / 'head.csv', 'a,b' + chr(10))},label=a", "no rows")
+    latin = tmp_path / "latin.csv"
+    latin.write_bytes("größe,b\n1,2\n".encode("latin-1"))
+    refuse(f"{latin},label=b", "UTF-8")
+    few = table(tmp_path / "few.csv", "a,b\n" + "1,x\n2,y\n" * 10)
+    refuse(f"{few},label=b", "at least 10 samples", "train 14")
+
+
+def test_tables_that_do_not_fit_each_other(tmp_path):
+    train = table(tmp_path / "a.csv")
+    refuse(f"train={train},test={table(tmp_path / 'b.csv', age=['old'] * N)},label=kind",
+           "'age' holds numbers in the training table")  # fmt: skip
+    short = table(tmp_path / "c.csv", rows(age=AGES, kind=["x", "y"] * 50))
+    refuse(f"train={train},test={short},label=kind", "test table lacks columns", "income")

@@ -1,0 +1,85 @@
+from __future__ import annotations
+
+import sys
+
+import pytest
+
+from harness.errors import ConfigError, TaskError
+from harness.importing import load_object, user_code
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    before = set(sys.modules)
+    yield tmp_path
+    for name in set(sys.modules) - before:
+        del sys.modules[name]
+
+
+def refuse(spec, *words):
+    with pytest.raises(ConfigError) as caught:
+        load_object(spec, "--model")
+    for word in ("--model", *words):
+        assert word in str(caught.value)
+
+
+def test_a_file_and_a_module_of_the_current_folder(here):
+    (here / "nets.py").write_text("import helper\nclass A:\n    b = helper.c\n")
+    (here / "helper.py").write_text("c = 7\n")
+    assert load_object("nets.py:A.b", "--model") == 7
+    assert load_object(f"{here}/nets.py:A", "--model").b == 7
+    assert load_object("nets:A", "--model").b == 7
+
+
+def test_two_options_share_a_file_until_it_changes(here):
+    (here / "nets.py").write_text("class A: pass\n")
+    first = load_object("nets.py:A", "--model")
+    assert load_object("nets.py:A", "--data") is first
+    (here / "nets.py").write_text("class A: pass  # edited\n")
+    assert load_object("nets.py:A", "--model") is not first
+
+
+def test_files_of_one_name_do_not_mix(here):
+    for name in ("one", "two"):
+        (here / name).mkdir()
+        (here / name / "net.py").write_text(f"v = {name!r}\n")
+    assert load_object("one/net.py:v", "--model") == "one"
+    assert load_object("two/net.py:v", "--model") == "two"
+
+
+@pytest.mark.parametrize("spec", ["net", "net:", ":a", ""])
+def test_what_names_nothing(spec):
+    refuse(spec, "pkg.module:name", repr(spec))
+
+
+def test_what_is_not_there(here):
+    (here / "nets.py").write_text("def build(): pass\n")
+    refuse("absent.py:a", "'absent.py'", "can't be read")
+    refuse("absent_module:a", "no module 'absent_module'")
+    refuse("nets:bild", "nets has no 'bild'", "Did you mean 'build'?")
+
+
+def test_what_fails_is_told_with_its_line(here):
+    (here / "a.py").write_text("x = 1\nraise RuntimeError('no luck')\n")
+    refuse("a.py:x", "a.py:2", "RuntimeError: no luck")
+    (here / "b.py").write_text("import nowhere_to_be_found\n")
+    refuse("b:x", "b.py:1", "No module named 'nowhere_to_be_found'")
+    (here / "c.py").write_text("x = (\n")
+    refuse("c.py:x", "c.py:1", "SyntaxError")
+    (here / "d.py").write_text("import sys\nsys.exit(0)\n")
+    refuse("d.py:x", "d.py:2", "SystemExit")
+    half_loaded = ("_harness_user_a_", "_harness_user_c_", "_harness_user_d_")
+    assert not any(name.startswith(half_loaded) for name in sys.modules)
+
+
+def test_the_users_own_line_is_named_not_the_librarys(here):
+    (here / "e.py").write_text("import json\n\ndef f():\n    return json.loads('{')\n")
+    with pytest.raises(ConfigError, match=r"e\.py:4: JSONDecodeError"), user_code("f", "--model"):
+        load_object("e.py:f", "--model")()
+
+
+def test_our_own_errors_pass():
+    with pytest.raises(TaskError, match="as it is"), user_code("f", "--model"):
+        raise TaskError("as it is")

@@ -1,0 +1,102 @@
+"""The end of a search as a person reads it: shares in per cent, other metrics as they are."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from harness.budget import parse_budgets
+from harness.cli.summary import print_summary
+from harness.target import Target
+from harness_results.record import RunRecord
+from harness_results.store import StudyFolder
+from harness_search.engine import BudgetResult, SearchResult
+from harness_search.settings import Settings
+from support.records import record, task_facts, training
+
+ROLES = {"dense": 0.95, "uniform": 0.80, "global": 0.82, "winner": 0.90}
+ERROR = task_facts(metric="neg_mean_absolute_error", classes=[])
+
+
+def made(task: dict[str, Any], scale: float = 1.0, **winner: Any) -> dict[str, RunRecord]:
+    """Return finals whose scores are those of `ROLES`, times `scale`, within 0.04."""
+    found = {}
+    for index, (role, value) in enumerate(ROLES.items()):
+        test = tuple(sorted((scale * (value - 0.04), scale * (value + 0.04))))
+        found[role] = record(
+            role=role, index=index, ratio=1.0 if role == "dense" else 0.47, task=task,
+            test=(scale * value, *test), **(winner if role == "winner" else {}),
+        )  # fmt: skip
+    return found
+
+
+def said(finals: dict[str, RunRecord], notes: tuple[str, ...] = ()) -> str:
+    settings = Settings(Target("fake", "fake"), parse_budgets("50%"))
+    folder = StudyFolder(Path("results"), "s")
+    one = BudgetResult(settings.budgets[0], finals, None, below_floor=False, dense_wins=False)
+    floor = record("floor", "floor", index=None)
+    result = SearchResult(folder, floor, [], [one], 12.0, 0.0, settings, notes)
+    console = Console(file=io.StringIO(), width=200, highlight=False)
+    print_summary(console, result)
+    assert isinstance(console.file, io.StringIO)
+    return " ".join(console.file.getvalue().replace("│", " ").split())
+
+
+def test_a_share_is_told_in_per_cent_and_points() -> None:
+    text = said(made(task_facts(metric="f1_macro")))
+    for part in (
+        "90.00 % f1 macro (86.00 to 94.00) on the test split",
+        "-5.00 pt against the dense model: not resolved with 90 test samples",
+        "test f1 macro 95.00 % 80.00 % 82.00 % 90.00 %",
+    ):
+        assert part in text, text
+
+
+def test_another_metric_is_told_in_its_own_unit() -> None:
+    text = said(made(ERROR, scale=-10.0))
+    for part in (
+        "-9 neg mean absolute error (-9.4 to -8.6) on the test split",
+        "+0.5 against the dense model: not resolved",
+        "test neg mean absolute error -9.5 -8 -8.2 -9",
+    ):
+        assert part in text, text
+    assert " pt " not in text
+    assert "accuracy" not in text
+
+
+def test_a_clear_loss_is_called_worse_whatever_the_unit() -> None:
+    finals = made(ERROR, scale=-10.0)
+    finals["winner"] = record(role="winner", index=3, task=ERROR, test=(-20.0, -20.4, -19.6))
+    assert "-10.5 against the dense model: worse with 90 test samples" in said(finals)
+
+
+WHOLE = {"score": {"value": 0.93, "lo": 0.88, "hi": 0.98, "loss": 0.2, "n": 50}, "train_s": 90.0}
+
+
+def test_what_less_data_cost_and_saved_is_told() -> None:
+    own = training(samples=96, reduction="herding", train_s=30.0, on_all_samples=WHOLE)
+    text = said(made(task_facts(), training=own, validation=0.92))
+    assert (
+        "less data: trained on 96 of 320 samples (herding) in 30 s; the same network trained on "
+        "all in 1 min 30 s reaches 93.00 % on validation (88.00 to 98.00): -1.00 pt, not resolved"
+    ) in text
+
+
+@pytest.mark.parametrize(("validation", "word"), [(0.70, "worse"), (1.20, "better")])
+def test_a_clear_cost_of_less_data_is_called_so(validation: float, word: str) -> None:
+    own = training(samples=96, train_s=30.0, on_all_samples=WHOLE)
+    text = said(made(task_facts(), training=own, validation=validation))
+    assert f"pt, {word}" in text
+
+
+def test_all_samples_need_no_such_line() -> None:
+    assert "less data" not in said(made(task_facts()))
+
+
+def test_notes_of_model_and_data_are_told_as_they_are() -> None:
+    text = said(made(task_facts()), notes=("37 of [1,000] samples are in two splits",))
+    assert "note: 37 of [1,000] samples are in two splits" in text
