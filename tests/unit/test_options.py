@@ -221,7 +221,7 @@ def test_a_ready_made_task_takes_recipe_and_reduction() -> None:
 
 def test_a_drop_is_in_the_unit_of_the_tasks_metric() -> None:
     objective = tiny().objective
-    metric = replace(objective.metric, name="r2", percent=False)
+    metric = replace(objective.metric, name="r2")
     values = replace(tiny(), objective=replace(objective, metric=metric))
     assert load(task=values, max_drop="0.02")[0].max_drop == 0.02
     assert "'r2'" in refused(task=values, max_drop="1pt")
