@@ -54,6 +54,29 @@ def export_onnx(
     Raises:
         ExportError: If the exporter fails, or writes another opset than asked.
     """
+    data = onnx_bytes(model, example, input_name, output_names)
+    write_atomic(path, data)
+    return OnnxModel(
+        path=path,
+        sha256=hashlib.sha256(data).hexdigest(),
+        size_bytes=len(data),
+        opset=OPSET,
+        n_params=sum(parameter.numel() for parameter in model.parameters()),
+        macs=count_macs(model, example[:1]),
+    )
+
+
+def onnx_bytes(
+    model: nn.Module,
+    example: torch.Tensor,
+    input_name: str = INPUT,
+    output_names: Sequence[str] = (),
+) -> bytes:
+    """Return what `export_onnx` writes; the same bytes for the same network.
+
+    Raises:
+        ExportError: As `export_onnx`.
+    """
     # Contiguous strides: a channels-last trained network must not export transposes.
     model.eval().to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
     buffer = io.BytesIO()
@@ -73,15 +96,7 @@ def export_onnx(
     opset = opset_of(onnx.load_model_from_string(data))
     if opset != OPSET:
         raise ExportError(f"Asked the exporter for opset {OPSET}, received {opset}.")
-    write_atomic(path, data)
-    return OnnxModel(
-        path=path,
-        sha256=hashlib.sha256(data).hexdigest(),
-        size_bytes=len(data),
-        opset=opset,
-        n_params=sum(parameter.numel() for parameter in model.parameters()),
-        macs=count_macs(model, example[:1]),
-    )
+    return data
 
 
 def _output_names(model: nn.Module, example: torch.Tensor) -> list[str]:

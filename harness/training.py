@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import math
 import os
@@ -11,11 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from harness.errors import TaskError
+from harness.errors import HarnessError, TaskError
 from harness.tasks.objective import as_tuple, one_or_all
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Iterator
 
     from torch import nn
 
@@ -52,6 +53,7 @@ def student_loss(
     targets: Targets,
     soft: SoftTargets | None,
     teacher: Tensors | None,
+    spread: Views = (),
 ) -> torch.Tensor:
     """Return (1 - w) loss(targets) + w imitation(teacher), a scalar.
 
@@ -61,11 +63,12 @@ def student_loss(
         targets: Of the batch.
         soft: The weight w and the temperature; None for targets only.
         teacher: The teacher's outputs on the batch; None for targets only.
+        spread: Standard deviation of each of the teacher's outputs over all samples.
     """
     hard = objective.loss(outputs, targets)
     if soft is None or soft.weight == 0 or teacher is None:
         return hard
-    imitation = objective.imitation(outputs, teacher, soft.temperature)
+    imitation = objective.imitation(outputs, teacher, soft.temperature, spread)
     return (1 - soft.weight) * hard + soft.weight * imitation
 
 
@@ -100,8 +103,19 @@ def fit(
     Raises:
         TaskError: If the loss stops being finite.
     """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)  # of dropout and the like
+        return _fitted(model, split, objective, recipe, epochs, lr, seed, soft, on_batch)
+
+
+def _fitted(
+    model: nn.Module, split: Split, objective: Objective, recipe: Recipe, epochs: int, lr: float,
+    seed: int, soft: SoftTargets | None, on_batch: Callable[[int, int], None],
+) -> nn.Module:  # fmt: skip
     rng = torch.Generator().manual_seed(seed)
-    set_memory_format(model, torch.channels_last)
+    images = all(parameter.dim() < 5 for parameter in model.parameters())
+    if images:
+        set_memory_format(model, torch.channels_last)
     for parameter in model.parameters():
         parameter.requires_grad_(True)  # a user's network may come frozen; all of it is trained
     model.train()
@@ -109,15 +123,19 @@ def fit(
     total = epochs * len(_batches(torch.arange(len(split)), recipe.batch))
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda done: _pace(done, total))
     step = 0
+    low = fast_bf16() and objective.bfloat16
     for epoch in range(epochs):
         soft_view = soft.outputs(epoch) if soft is not None and soft.weight > 0 else None
+        spread = _spread(soft_view or ())
         for rows in _batches(torch.randperm(len(split), generator=rng), recipe.batch):
             optimizer.zero_grad()
-            with torch.autocast("cpu", dtype=torch.bfloat16, enabled=fast_bf16()):
-                outputs = model(_laid_out(split.batch(rows, epoch)))
+            inputs, targets = split.batch(rows, epoch), split.targets_of(rows)
             teacher = None if soft_view is None else one_or_all(tuple(t[rows] for t in soft_view))
-            loss = student_loss(objective, _fp32(outputs), split.targets_of(rows), soft, teacher)
-            loss.backward()  # type: ignore[no-untyped-call]
+            with _told():
+                with torch.autocast("cpu", dtype=torch.bfloat16, enabled=low):
+                    outputs = model(_laid_out(inputs) if images else inputs)
+                loss = student_loss(objective, _fp32(outputs), targets, soft, teacher, spread)
+                loss.backward()  # type: ignore[no-untyped-call]
             torch.nn.utils.clip_grad_norm_(model.parameters(), _LARGEST_GRADIENT)
             optimizer.step()
             schedule.step()
@@ -128,8 +146,26 @@ def fit(
                 f"Training diverged: the loss is {loss.item()} at step {step}. Lower the learning "
                 "rate (`--recipe trial_lr=...`, `teacher_lr=...`)."
             )
-    set_memory_format(model, torch.contiguous_format)
+    if images:
+        set_memory_format(model, torch.contiguous_format)
     return model.eval()
+
+
+@contextlib.contextmanager
+def _told() -> Iterator[None]:
+    """Turn what a user's network raises in training into a `TaskError`."""
+    try:
+        yield
+    except HarnessError:
+        raise
+    except Exception as exc:  # a network's own code raises what it likes
+        raise TaskError(f"The network can't be trained: {type(exc).__name__}: {exc}") from exc
+
+
+def _spread(outputs: Views) -> Views:
+    """Return each output's standard deviation over samples, `[1, ...]`; 1 where it is constant."""
+    found = (part.std(0, correction=0, keepdim=True) for part in outputs)
+    return tuple(torch.where(std > 0, std, 1.0) for std in found)
 
 
 def _pace(done: int, total: int) -> float:

@@ -11,22 +11,30 @@ from typing import TYPE_CHECKING, Any, TypedDict
 from harness.api.target import chosen_target
 from harness.budget import parse_budgets
 from harness.errors import ConfigError
+from harness.target import Target
 from harness.tasks import DEFAULT, check_task_name, shipped_task
+from harness.tasks.base import Task
 from harness.tasks.recipe import Recipe
 from harness.tasks.spec import TaskSpec, build_task, make_reduction
 from harness.tasks.taskfile import is_task_file, read_task_file
-from harness.units import parse_count, parse_drop, parse_share, parse_size_bytes, parse_wall_s
+from harness.units import (
+    SHARES,
+    parse_count,
+    parse_drop,
+    parse_share,
+    parse_size_bytes,
+    parse_wall_s,
+)
 from harness_backends.registry import open_backend
+from harness_search.progress import Progress
 from harness_search.settings import DEFAULT_TIME_S, Settings, check_study_name
 
 if TYPE_CHECKING:
-    from harness.target import Target
-    from harness.tasks.base import Reduction, Task
-    from harness_search.progress import Progress
+    from harness.tasks.base import Reduction
 
 
 class SearchOptions(TypedDict, total=False):
-    """Options of `harness.search` and `harness.plan`; each is a flag of `harness search`, too.
+    """Options of `harness.search` and `harness.plan`, and of `harness search` but for the last two.
 
     Quantities may be given as the command line has them (`"10ms"`, `"3min"`, `"1pt"`) or as
     numbers in SI units. What is left out has the command line's default.
@@ -90,6 +98,33 @@ class SearchOptions(TypedDict, total=False):
     progress: Progress | None
 
 
+_NUMBER = ((int, float, str), "a number, or text with a unit")
+_KINDS: dict[str, tuple[tuple[type, ...], str]] = {
+    "task": ((str, Path, Task), "a name, a task file or a Task"),
+    "target": ((str, Target), "a name or a Target"),
+    "weights": ((str, Path), "a path"),
+    "trained": ((bool,), "True or False"),
+    "loss": ((str, Callable), "a name or a function"),  # type: ignore[dict-item]
+    "metric": ((str, Callable), "a name or a function"),  # type: ignore[dict-item]
+    "imitation": ((Callable,), "a function"),  # type: ignore[dict-item]
+    "recipe": ((Mapping, list, tuple), "a mapping, or a list of 'key=value'"),
+    "train_fraction": _NUMBER,
+    "trials": _NUMBER,
+    "time": _NUMBER,
+    "seed": _NUMBER,
+    "max_drop": _NUMBER,
+    "max_size": _NUMBER,
+    "threads": _NUMBER,
+    "layers": ((str, list, tuple), "names"),
+    "exclude": ((str, list, tuple), "names"),
+    "settings": ((list, tuple), "a list of 'key=value'"),
+    "results": ((str, Path), "a path"),
+    "remeasure": ((bool,), "True or False"),
+    "progress": ((Progress,), "a harness_search.progress.Progress"),
+}
+"""What each option may be; text where it isn't named."""
+
+
 @dataclass(frozen=True, slots=True)
 class Request:
     """A search as asked for, checked as far as is possible without loading model and data.
@@ -115,6 +150,11 @@ class Request:
             drop = parse_drop(drop, task.objective.metric.name)
         elif drop is not None:
             drop = _above_zero(drop, "max_drop")
+            if drop >= 1 and task.objective.metric.name in SHARES:
+                raise ConfigError(
+                    "`max_drop` of a metric in per cent is a share: 0.01 for one point. Received: "
+                    f"{drop!r}."
+                )
         return replace(self.settings, max_drop=drop), task
 
 
@@ -134,6 +174,10 @@ def read_request(model: Any, data: Any, options: SearchOptions) -> Request:
         expected = ", ".join(SearchOptions.__annotations__)
         raise ConfigError(f"Unknown option {min(unknown)!r}. Expected some of: {expected}.")
     given: dict[str, Any] = {k: v for k, v in options.items() if v not in (None, (), [], {})}
+    for key, value in given.items():
+        kinds, words = _KINDS.get(key, ((str,), "text"))
+        if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
+            raise ConfigError(f"`{key}` must be {words}. Received: {value!r}.")
     task = given.get("task")
     if task is not None and (model is not None or data is not None):
         raise ConfigError("Give `--task`, or `--model` and `--data`; not both.")

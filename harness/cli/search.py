@@ -161,13 +161,15 @@ def search(
     is spent on it. Re-running an interrupted search resumes it.
     """
     given: SearchOptions = {
-        "task": task, "target": target, "budget": budget, "weights": weights, "trained": trained,
+        "task": task, "target": target, "budget": budget, "weights": weights,
         "loss": loss, "metric": metric, "augment": augment, "recipe": recipe or (),
         "train_fraction": train_fraction, "coreset": coreset, "trials": trials, "time": time,
         "study": study, "statistic": statistic, "max_drop": max_drop, "max_size": max_size,
         "layers": layers or (), "exclude": exclude or (), "threads": threads,
         "settings": settings or (), "remeasure": remeasure,
     }  # fmt: skip
+    if trained:  # left out, a task file decides
+        given["trained"] = True
     if seed is not None:
         given["seed"] = seed
     if results is not None:

@@ -221,7 +221,7 @@ def _print_reduction(console: Console, winner: RunRecord) -> None:
     whole = training.get("on_all_samples")
     if whole is None:
         return
-    own, metric = winner.scores["validation"], winner.task["metric"]
+    own, metric = winner.scores["test"], winner.task["metric"]
     score = whole["score"]
     change = own["value"] - score["value"]
     spread = (own["hi"] - own["lo"] + score["hi"] - score["lo"]) / 2
@@ -230,7 +230,7 @@ def _print_reduction(console: Console, winner: RunRecord) -> None:
         f"less data: trained on {training['samples']} of {training['of']} samples "
         f"({training['reduction']}) in {format_wall(training['train_s'])}; the same network "
         f"trained on all in {format_wall(whole['train_s'])} reaches "
-        f"{format_metric(score['value'], metric)} on validation "
+        f"{format_metric(score['value'], metric)} on the test split "
         f"({format_metric_range(score['lo'], score['hi'], metric)}): "
         f"{format_metric_change(change, metric)}, {word}"
     )

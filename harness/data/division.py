@@ -70,7 +70,7 @@ def divided(
     notes: tuple[str, ...] = ()
     made: Rows = {"train": np.arange(len(digests[source]))}
     if wanted:
-        groups, notes = _groups(digests[source])
+        groups, notes = _groups(digests[source], spec.source_kind == "csv")
         made = _drawn(groups, classes, wanted, np.random.default_rng(spec.split_seed))
         notes += _rare(classes, groups, wanted)
     part = dict.fromkeys(made, source) | {n: n for n in digests if n not in ("all", "train")}
@@ -94,17 +94,21 @@ def _wanted(total: int, given: set[str], spec: DataSpec) -> dict[str, int]:
     return wanted
 
 
-def _groups(digests: NDArray[np.uint8]) -> tuple[NDArray[np.int64], tuple[str, ...]]:
-    """Return a group number per sample `[M]`, ascending by first member, and a note."""
+def _groups(digests: NDArray[np.uint8], table: bool) -> tuple[NDArray[np.int64], tuple[str, ...]]:
+    """Return a group number per sample `[M]`, ascending by first member, and a note.
+
+    Rows of a table of few columns repeat without being one another's copies: where most do, each
+    stays on its own.
+    """
     keys = _as_keys(digests)
     _, first, inverse = np.unique(keys, return_index=True, return_inverse=True)
     repeats = len(keys) - len(first)
     if not repeats:
         return np.arange(len(keys)), ()
-    if repeats > len(keys) // 2:
+    if table and repeats > len(keys) // 2:
         return np.arange(len(keys)), (
-            f"{repeats:,} of {len(keys):,} samples repeat the inputs of another; too many to keep "
-            "each in one split with its like.",
+            f"{repeats:,} of {len(keys):,} rows repeat the inputs of another; too many to keep "
+            "each in one split with its like, so rows of different splits may be equal.",
         )
     rank = np.empty(len(first), np.int64)
     rank[np.argsort(first)] = np.arange(len(first))

@@ -57,7 +57,7 @@ def reduce_split(
         return split
     groups = _classes(split)
     sizes = np.array([len(group) for group in groups], np.int64)
-    quota = quotas(sizes, max(1, round(fraction * len(split))))
+    quota = quotas(sizes, max(min(2, len(split)), round(fraction * len(split))))
     if method == "random":
         rng = np.random.default_rng(seed)
         parts = [rng.permutation(g.numpy())[:n] for g, n in zip(groups, quota, strict=True)]

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from harness.models.finals import unfinished
+from harness.export import onnx_bytes
+from harness.models.finals import finished, unfinished
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -82,8 +83,16 @@ class Task:
         return self.objective.score(outputs, split, trained)
 
     def model_sha256(self) -> str:
-        """Return a hash of the dense network: its structure and its initial weights."""
-        digest = hashlib.sha256(str(self.network.module).encode())
+        """Return a hash of the dense network: what it computes, and its initial weights.
+
+        Its export tells what it computes: two networks of the same layers may run them in other
+        orders, or with other functions between them.
+
+        Raises:
+            ExportError: If it can't be exported.
+        """
+        whole = finished(self.model(), self.network.finals)
+        digest = hashlib.sha256(onnx_bytes(whole, self.example_input(1)))
         for name, tensor in self.network.module.state_dict().items():
             digest.update(f"{name}{tensor.dtype}{tuple(tensor.shape)}".encode())
             digest.update(tensor.detach().contiguous().reshape(-1).view(torch.uint8).numpy())

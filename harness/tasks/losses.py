@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch.nn import functional as F
 
-from harness.errors import TaskError
+from harness.errors import ConfigError, TaskError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -100,25 +100,39 @@ def mean_and_spread(data: Data) -> tuple[tuple[float, ...], tuple[float, ...]]:
     targets = data.train.targets_of()
     assert isinstance(targets, torch.Tensor)
     columns = targets.reshape(len(targets), -1).double()
+    if not (columns.std(0, correction=0) > 0).any():
+        raise ConfigError("All targets of the training split are equal: there is nothing to learn.")
     spread = columns.std(0, correction=0)
     return tuple(columns.mean(0).tolist()), tuple(float(s) if s > 0 else 1.0 for s in spread)
 
 
-def softened(outputs: Any, teacher: Any, temperature: float) -> torch.Tensor:
+def softened(
+    outputs: Any, teacher: Any, temperature: float, spread: tuple[torch.Tensor, ...] = ()
+) -> torch.Tensor:
     """Return T^2 KL(teacher || student) of logits `[B, classes]`, both softened by T.
 
     References:
         Hinton, Vinyals & Dean (2015), "Distilling the knowledge in a neural network".
     """
+    del spread
     student = F.log_softmax(outputs / temperature, dim=1)
     soft = F.log_softmax(teacher / temperature, dim=1)
     return temperature**2 * F.kl_div(student, soft, log_target=True, reduction="batchmean")
 
 
-def squared(outputs: Any, teacher: Any, temperature: float) -> torch.Tensor:
+def squared(
+    outputs: Any, teacher: Any, temperature: float, spread: tuple[torch.Tensor, ...]
+) -> torch.Tensor:
     """Return squared differences relative to the spread of the teacher's outputs.
 
-    Each output counts alike, whatever its size; the temperature has no part in it.
+    Each output and each of its columns count alike, whatever their size; the temperature has no
+    part in it.
+
+    Args:
+        outputs: The student's, `[B, ...]`, or several.
+        teacher: The teacher's.
+        temperature: Not used.
+        spread: By output its standard deviation over all samples, `[1, ...]`, above 0.
 
     References:
         Ba & Caruana (2014), "Do deep nets really need to be deep?": L2 on outputs.
@@ -127,5 +141,5 @@ def squared(outputs: Any, teacher: Any, temperature: float) -> torch.Tensor:
     pairs = [(outputs, teacher)]
     if isinstance(outputs, (tuple, list)):
         pairs = list(zip(outputs, teacher, strict=True))
-    parts = [F.mse_loss(s, t) / t.var(correction=0).clamp_min(1e-12) for s, t in pairs]
+    parts = [((s - t) / d).square().mean() for (s, t), d in zip(pairs, spread, strict=True)]
     return torch.stack(parts).mean()

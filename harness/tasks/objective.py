@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
-import inspect
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -13,6 +12,7 @@ import torch
 
 from harness.errors import ConfigError, TaskError
 from harness.importing import load_object
+from harness.tasks.identity import identity_of
 from harness.tasks.losses import LOSSES, UserLoss, named_loss, softened, squared
 from harness.tasks.metrics import METRICS, Metric, user_metric
 from harness.tasks.score import Score
@@ -28,6 +28,7 @@ Arrays = tuple["NDArray[np.floating[Any]]", ...]
 """The same as arrays, always in a tuple; also those of an exported file."""
 LossFunction = Callable[[Any, Any], torch.Tensor]
 """From outputs and targets, as network and data give them, to a scalar tensor."""
+Imitation = Callable[[Any, Any, float, tuple[torch.Tensor, ...]], torch.Tensor]
 MetricFunction = Callable[[Any, Any], Any]
 """From the same, as tensors, to one number or one per sample; higher is better."""
 
@@ -39,17 +40,21 @@ class Objective:
     Attributes:
         loss: Mean over a batch.
         metric: How well predictions fit; higher is better.
-        imitation: From student's outputs, teacher's outputs and temperature to a scalar.
+        imitation: From student's outputs, teacher's outputs, temperature and the spread of each of
+            the teacher's outputs to a scalar.
         uses_temperature: Whether `imitation` softens by the temperature.
         classifies: Whether the outputs are logits `[N, classes]`, so that the largest one counts.
+        bfloat16: Whether training may round outputs to 8 bits of precision: not where they are
+            values in a unit of their own, or where only the user knows what they are.
         description: What distinguishes it from others, for a study's identity.
     """
 
     loss: LossFunction
     metric: Metric
-    imitation: Callable[[Tensors, Tensors, float], torch.Tensor]
+    imitation: Imitation
     uses_temperature: bool
     classifies: bool
+    bfloat16: bool
     description: str
 
     def score(self, outputs: Arrays, split: Split, trained: Arrays | None = None) -> Score:
@@ -75,6 +80,8 @@ class Objective:
         kind = np.float32 if isinstance(self.loss, UserLoss) else np.float64
         with torch.inference_mode():
             loss = float(self.loss(one_or_all(_tensors(trained or outputs, kind)), targets))
+        if not math.isfinite(loss):
+            raise TaskError(f"The loss of {n} samples is {loss}: nothing can be learnt from it.")
         value, low, high = self.metric.judge(_tensors(outputs, np.float64), targets)
         return Score(value, low, high, loss, n)
 
@@ -120,11 +127,13 @@ def make_objective(
             f"needed. Received: loss {loss!r}, metric {metric!r}. Give `--loss` and `--metric` as "
             "FILE.py:function, or as functions in Python."
         )
-    classifies = data.kind == "classification"
     chosen = _resolved(loss, LOSSES.get(data.kind, ()), "--loss")
     found = _resolved(metric, tuple(METRICS.get(data.kind, {})), "--metric")
     default = {"classification": "accuracy", "regression": "r2"}.get(data.kind, "")
     judge = METRICS[data.kind][found or default] if not callable(found) else user_metric(found)
+    # With a loss and a metric of the user's own, outputs need not be one logit per class.
+    plain = not (callable(chosen) and callable(found))
+    classifies = data.kind == "classification" and plain
     softens = classifies and imitation is None
     return Objective(
         loss=named_loss(data, chosen, standardised),
@@ -132,7 +141,8 @@ def make_objective(
         imitation=softened if softens else squared if imitation is None else _two(imitation),
         uses_temperature=softens,
         classifies=classifies,
-        description=f"{data.kind}/{_identity(chosen)}/{_identity(found)}/{_identity(imitation)}"
+        bfloat16=classifies or standardised,
+        description=f"{data.kind}/{identity_of(chosen)}/{identity_of(found)}/{identity_of(imitation)}"
         + ("/standardised" if standardised else ""),
     )
 
@@ -156,18 +166,6 @@ def _resolved(
     return found  # type: ignore[no-any-return]  # whatever it is, it can be called
 
 
-def _two(function: LossFunction) -> Callable[[Tensors, Tensors, float], torch.Tensor]:
+def _two(function: LossFunction) -> Imitation:
     checked = UserLoss(function, "imitation")
-    return lambda student, teacher, temperature: checked(student, teacher)
-
-
-def _identity(given: object) -> str:
-    """Return what distinguishes a loss or metric: its name, and a user's function's own code."""
-    if given is None or isinstance(given, str):
-        return given or "default"
-    name = getattr(given, "__qualname__", type(given).__name__)
-    try:
-        source = inspect.getsource(given)  # type: ignore[arg-type]  # what has none raises
-    except (OSError, TypeError):
-        return name
-    return f"{name}@{hashlib.sha256(source.encode()).hexdigest()[:12]}"
+    return lambda student, teacher, temperature, spread: checked(student, teacher)

@@ -40,6 +40,10 @@ class Recipe:
     weight_decay: float
     optimizer: str = "sgd"
 
+    def teacher(self) -> tuple[Any, ...]:
+        """Return what the dense model's training depends on."""
+        return self.teacher_epochs, self.batch, self.teacher_lr, self.weight_decay, self.optimizer
+
     def with_values(self, values: Mapping[str, Any], source: str) -> Recipe:
         """Return a copy with values from TOML or text.
 
@@ -59,18 +63,19 @@ class Recipe:
         return replace(self, **clean)
 
 
-def default_recipe(samples: int, pretrained: bool) -> Recipe:
+def default_recipe(samples: int, pretrained: bool, fraction: float = 1.0) -> Recipe:
     """Return a recipe that serves most networks: AdamW, and epochs by the number of samples.
 
     Args:
         samples: Of the training split.
         pretrained: Whether the dense model comes with its weights: it isn't trained then.
+        fraction: Share of the samples that candidates are trained on.
 
     References:
         Loshchilov & Hutter (2019), "Decoupled weight decay regularization".
     """
     teacher = min(40, max(3, round(_TEACHER_SAMPLES / samples)))
-    trial = min(20, max(1, round(_TRIAL_SAMPLES / samples)))
+    trial = min(20, max(1, round(_TRIAL_SAMPLES / (fraction * samples))))
     batch = 64 if samples < 20_000 else 128
     while batch > 8 and samples < 16 * batch:
         batch //= 2

@@ -13,6 +13,7 @@ import torch
 from harness.data.reduce import METHODS
 from harness.data.spec import data_spec, load_data
 from harness.errors import ConfigError
+from harness.models import MODELS
 from harness.models.check import check_network
 from harness.models.check_module import check_module
 from harness.models.finals import InUnits
@@ -23,7 +24,9 @@ from harness.tasks.base import Reduction, Task
 from harness.tasks.losses import mean_and_spread
 from harness.tasks.objective import make_objective
 from harness.tasks.recipe import default_recipe
+from harness.tasks.rehearsal import try_objective
 from harness.tasks.taskfile import beside
+from harness.training import predict
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -31,9 +34,10 @@ if TYPE_CHECKING:
     from torch import nn
 
     from harness.data.split import Data, Split
-    from harness.tasks.objective import LossFunction, MetricFunction
+    from harness.tasks.objective import LossFunction, MetricFunction, Objective
 
 
+_CLOSE_TO_ONE = 1e-4
 _COMPARED = 64
 """Samples on which a converted network is held against its file."""
 
@@ -127,20 +131,41 @@ def build_task(
     check_network(network.module, data.validation.batch(rows), outputs)
     _check_against_file(network, data)
     trained = network.pretrained or spec.trained
+    if trained and spec.weights is None and isinstance(spec.model, str) and spec.model in MODELS:
+        raise ConfigError(
+            f"The shipped model {spec.model!r} comes untrained: leave out `--trained`, or give its "
+            "weights with `--weights`."
+        )
     standardised = _learns_units(spec, data, trained)
+    objective = make_objective(data, spec.loss, spec.metric, spec.imitation, standardised)
     finals = {0: InUnits(*mean_and_spread(data))} if standardised else network.finals
     network = replace(network, pretrained=trained, finals=finals)
-    recipe = default_recipe(len(data.train), trained)
-    return Task(
+    recipe = default_recipe(len(data.train), trained, spec.reduction.fraction)
+    task = Task(
         name=_name(spec.name or f"{network.name}-{data.name}"),
         network=network,
         data=data,
-        objective=make_objective(data, spec.loss, spec.metric, spec.imitation, standardised),
+        objective=objective,
         recipe=recipe.with_values(spec.recipe, "the recipe"),
         reduction=spec.reduction,
         source=spec.source(),
         description=data.description,
-        notes=(*network.notes, *data.notes),
+        notes=(*network.notes, *data.notes, *_softmax_note(network, data, objective)),
+    )
+    try_objective(task)
+    return task
+
+
+def _softmax_note(network: Network, data: Data, objective: Objective) -> tuple[str, ...]:
+    """Say so where outputs look like probabilities: cross-entropy takes logits."""
+    if not objective.classifies or network.finals:
+        return ()
+    (outputs,) = predict(network.module, [next(data.validation.chunks(_COMPARED))])
+    if outputs.min() < 0 or abs(outputs.sum(1) - 1).max() > _CLOSE_TO_ONE:
+        return ()
+    return (
+        "the network's outputs are probabilities: it seems to end in a softmax. Cross-entropy and "
+        "distillation take logits: leave the softmax out",
     )
 
 

@@ -200,8 +200,9 @@ def cached_teacher(bench: Workbench) -> Path:
     """Return where trained weights are cached: named by all that they depend on."""
     task, facts = bench.task, bench.provenance["task"]
     parts: tuple[Any, ...] = (
-        facts["model_sha256"], facts["data_sha256"], task.recipe, task.objective.description,
-        repr(task.data.train.augmentation), fast_bf16(), bench.provenance["versions"]["torch"],
+        facts["model_sha256"], facts["data_sha256"], task.recipe.teacher(),
+        task.objective.description, repr(task.data.train.augmentation),
+        fast_bf16() and task.objective.bfloat16, bench.provenance["versions"]["torch"],
     )  # fmt: skip
     digest = hashlib.sha256(repr(parts).encode()).hexdigest()
     name = f"{task.name}-{digest[:16]}.safetensors"

@@ -143,7 +143,8 @@ class _Final:
         self.measured: dict[str, Measurement] = {}
         self.failures: dict[str, str] = {}
         self.scores: dict[str, dict[str, Any]] = {}
-        self.on_all_samples: dict[str, Any] | None = None
+        self.on_all_samples: tuple[OnnxModel, float] | None = None
+        self.score_on_all: dict[str, Any] | None = None
 
     def measure(
         self, dense: Finalist, controls: Sequence[Finalist], candidate: Finalist | None
@@ -203,6 +204,9 @@ class _Final:
                 if _name(finalist) not in self.scores:
                     outputs = self.bench.outputs(finalist.model, split)
                     self.scores[_name(finalist)] = asdict(self.bench.score(outputs, split))
+            if self.on_all_samples is not None:
+                outputs = self.bench.outputs(self.on_all_samples[0], split)
+                self.score_on_all = asdict(self.bench.score(outputs, split))
 
     def write(self, finalist: Finalist) -> RunRecord:
         """Record a finalist."""
@@ -255,5 +259,5 @@ class _Final:
             return None
         own = {**finalist.trial.training, "train_s": finalist.trial.timings_s.get("train")}
         if finalist.role == "winner" and self.on_all_samples is not None:
-            own["on_all_samples"] = self.on_all_samples
+            own["on_all_samples"] = {"score": self.score_on_all, "train_s": self.on_all_samples[1]}
         return own

@@ -107,7 +107,8 @@ def _costs(bench: Workbench, floor: RunRecord, setting_up: float) -> dict[str, f
         "trial": training + 2.5 * timing + _OVERHEAD_S,
         "of it training": training,
         "of it timing": 2.5 * timing,
-        "finals": finals_cost_s(bench, len(bench.settings.budgets)),
+        "finals": finals_cost_s(bench, len(bench.settings.budgets))
+        + (training / part * len(bench.settings.budgets) if part < 1 else 0.0),
     }
 
 

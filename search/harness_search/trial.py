@@ -136,11 +136,13 @@ class _Life:
                 student, split, bench.task.objective, recipe, epochs=recipe.trial_epochs,
                 lr=recipe.trial_lr, seed=seed, soft=soft, on_batch=self._on_batch,
             )  # fmt: skip
+        full = len(bench.task.data.train)
         self.training = {
             "epochs": recipe.trial_epochs, "lr": recipe.trial_lr, "batch": recipe.batch,
-            "optimizer": recipe.optimizer, "bfloat16": fast_bf16(), "seed": seed,
-            "samples": len(split), "of": len(bench.task.data.train),
-            "reduction": bench.task.reduction.method,
+            "optimizer": recipe.optimizer, "seed": seed,
+            "bfloat16": fast_bf16() and bench.task.objective.bfloat16,
+            "samples": len(split), "of": full,
+            "reduction": bench.task.reduction.method if len(split) < full else None,
         }  # fmt: skip
         return student
 

@@ -121,7 +121,9 @@ class Workbench:
         """Return the trained dense network's channel scores by a criterion, computed once."""
         if criterion not in self._scores:
             split = self.task.data.train
-            rows = torch.split(torch.arange(min(_GRADIENT_SAMPLES, len(split))), _GRADIENT_BATCH)
+            # At random: folders of images come class by class.
+            order = torch.randperm(len(split), generator=torch.Generator().manual_seed(0))
+            rows = torch.split(order[:_GRADIENT_SAMPLES], _GRADIENT_BATCH)
             batches = ((split.batch(part), split.targets_of(part)) for part in rows)
             with self.lock.shared():
                 self._scores[criterion] = channel_scores(

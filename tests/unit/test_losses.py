@@ -11,7 +11,7 @@ import torch
 from torch.nn import functional as F
 
 from harness.data.split import Split
-from harness.errors import TaskError
+from harness.errors import ConfigError, TaskError
 from harness.tasks.losses import RelativeError, UserLoss, named_loss, softened, squared
 from support.tiny import tiny_data
 from support.values import regression_data
@@ -67,12 +67,11 @@ def test_a_named_loss_takes_its_spread_from_the_training_split(kind: str) -> Non
     assert loss.spread != pytest.approx(data.test.targets.double().numpy().std(0), rel=1e-9)  # type: ignore[union-attr]
 
 
-def test_the_loss_of_values_that_are_all_alike_is_still_finite() -> None:
+def test_values_that_are_all_alike_are_refused() -> None:
     data = regression_data()
     constant = replace(data, train=Split(data.train.inputs, torch.full((240, 1), 7.0)))
-    loss = named_loss(constant, None, standardised=False)
-    assert isinstance(loss, RelativeError)
-    assert loss.spread == (1.0,)
+    with pytest.raises(ConfigError, match="nothing to learn"):
+        named_loss(constant, None, standardised=False)
 
 
 def test_the_default_losses_go_by_the_kind_of_data() -> None:
@@ -101,30 +100,31 @@ def test_softened_by_hand() -> None:
     assert float(found) == pytest.approx(np.log(4 / 3) / 2)
 
 
+COLUMNS = torch.tensor([[2.0, 1e6]])
+
+
 def test_a_teachers_own_outputs_cost_nothing() -> None:
     logits = torch.from_numpy(RNG.normal(size=(5, 3)))
+    one = torch.ones(1, 3)
     assert float(softened(logits, logits, 3.0)) == pytest.approx(0.0, abs=1e-12)
-    assert float(squared(logits, logits, 3.0)) == 0.0
-    assert float(squared((logits, logits * 9), (logits, logits * 9), 3.0)) == 0.0
+    assert float(squared(logits, logits, 3.0, (one,))) == 0.0
+    assert float(squared((logits, logits * 9), (logits, logits * 9), 3.0, (one, one))) == 0.0
 
 
-def test_squared_is_relative_to_the_teachers_variance_and_knows_no_temperature() -> None:
+def test_squared_is_relative_to_each_columns_spread_and_knows_no_temperature() -> None:
     student, teacher = torch.from_numpy(OUTPUTS), torch.from_numpy(TARGETS)
-    expected = ((OUTPUTS - TARGETS) ** 2).mean() / TARGETS.var()
-    assert float(squared(student, teacher, 1.0)) == pytest.approx(float(expected))
-    assert float(squared(student, teacher, 9.0)) == float(squared(student, teacher, 1.0))
+    expected = (((OUTPUTS - TARGETS) / COLUMNS.numpy()) ** 2).mean()
+    assert float(squared(student, teacher, 1.0, (COLUMNS,))) == pytest.approx(float(expected))
+    again = squared(student, teacher, 9.0, (COLUMNS,))
+    assert float(again) == float(squared(student, teacher, 1.0, (COLUMNS,)))
 
 
 def test_every_output_counts_alike_whatever_its_size() -> None:
     student, teacher = torch.from_numpy(OUTPUTS), torch.from_numpy(TARGETS)
-    alone = float(squared(student, teacher, 1.0))
-    both = squared((student, student * 1e4), [teacher, teacher * 1e4], 1.0)
-    assert float(both) == pytest.approx(alone)
-
-
-def test_a_constant_teacher_gives_no_nan() -> None:
-    found = squared(torch.ones(4, 1), torch.ones(4, 1), 1.0)
-    assert float(found) == 0.0
+    alone = float(squared(student, teacher, 1.0, (COLUMNS,)))
+    both = (COLUMNS, COLUMNS * 1e4)
+    found = squared((student, student * 1e4), [teacher, teacher * 1e4], 1.0, both)
+    assert float(found) == pytest.approx(alone)
 
 
 # A user's own

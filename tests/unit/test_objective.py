@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,8 @@ import torch
 from torch.nn import functional as F
 
 from harness.errors import ConfigError, TaskError
+from harness.importing import load_object
+from harness.tasks.identity import identity_of
 from harness.tasks.losses import RelativeError, UserLoss, softened, squared
 from harness.tasks.objective import as_tuple, make_objective, one_or_all
 from support.tiny import tiny_data
@@ -129,13 +132,53 @@ def test_an_own_imitation_replaces_the_default_and_its_temperature() -> None:
     made = make_objective(CLASSES, imitation=distance)
     assert not made.uses_temperature
     assert made.classifies
-    assert float(made.imitation(torch.ones(2, 3), torch.zeros(2, 3), 9.0)) == 1.0
+    assert float(made.imitation(torch.ones(2, 3), torch.zeros(2, 3), 9.0, ())) == 1.0
 
 
 def test_an_own_imitation_that_fails_is_named() -> None:
     made = make_objective(CLASSES, imitation=lambda student, teacher: student[7])
     with pytest.raises(TaskError, match="The imitation failed: IndexError"):
-        made.imitation(torch.ones(2, 3), torch.zeros(2, 3), 1.0)
+        made.imitation(torch.ones(2, 3), torch.zeros(2, 3), 1.0, ())
+
+
+def test_functions_that_compute_something_else_are_told_apart() -> None:
+    def bound(scale: float) -> Any:
+        return lambda outputs, targets: scale * (outputs - targets).square().mean()
+
+    class Own(torch.nn.Module):
+        def __init__(self, scale: float) -> None:
+            super().__init__()
+            self.scale = scale
+
+    losses = [
+        bound(1.0), bound(2.0), Own(1.0), Own(2.0),
+        functools.partial(torch.nn.functional.huber_loss, delta=1.0),
+        functools.partial(torch.nn.functional.huber_loss, delta=2.0),
+        torch.nn.CrossEntropyLoss(), torch.nn.CrossEntropyLoss(label_smoothing=0.3),
+        torch.nn.CrossEntropyLoss(weight=torch.ones(3)),
+    ]  # fmt: skip
+    assert len({identity_of(one) for one in losses}) == len(losses)
+    assert identity_of(bound(1.0)) == identity_of(bound(1.0))
+    assert identity_of(Own(1.0)) == identity_of(Own(1.0))
+
+
+def test_an_edited_file_is_another_function(tmp_path: Path) -> None:
+    path = tmp_path / "mine.py"
+    found = []
+    for helper in ("1.0", "2.0"):
+        source = f"def size():\n    return {helper}\ndef loss(o, t):\n    return size() * o.sum()\n"
+        path.write_text(source)
+        found.append(identity_of(load_object(f"{path}:loss", "--loss")))
+    assert found[0] != found[1]
+
+
+def test_outputs_that_only_the_user_knows_are_neither_softened_nor_argmaxed() -> None:
+    made = make_objective(CLASSES, loss=own_loss, metric=lambda outputs, targets: 1.0)
+    assert not made.classifies
+    assert not made.uses_temperature
+    assert not made.bfloat16
+    one = torch.tensor([[1.0], [3.0]])
+    assert float(made.imitation(one, one + 1, 4.0, (torch.ones(1, 1),))) == 1.0
 
 
 def test_what_is_searched_for_is_told_apart() -> None:

@@ -120,7 +120,7 @@ def test_quantities_come_as_texts_or_as_numbers(
     ("options", "named"),
     [
         ({"budget": "10"}, "Add a unit"),
-        ({"budget": 50}, "'50'"),
+        ({"budget": 50}, "`budget` must be text. Received: 50"),
         ({"trials": 0}, "`--trials`"),
         ({"trials": 2.5}, "'2.5'"),
         ({"trials": "many"}, "'many'"),

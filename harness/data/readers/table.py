@@ -46,7 +46,7 @@ def read(place: str, spec: DataSpec, listen: Listener) -> dict[str, Samples]:
     if inputs.shape[1] == 0:
         raise ConfigError(f"{path} has no columns left to learn from.")
     # Hashed before it is encoded: what is encoded depends on the division, which needs hashes.
-    hashes = pd.util.hash_pandas_object(inputs, index=False).to_numpy()
+    hashes = pd.util.hash_pandas_object(_comparable(inputs), index=False).to_numpy()
     digests = digests_of(hashes[:, None])
     return {
         "all": Samples(
@@ -54,6 +54,18 @@ def read(place: str, spec: DataSpec, listen: Listener) -> dict[str, Samples]:
             where=lambda i: f"line {i + HEADER_LINES + 1} of {path.name}",
         )
     }  # fmt: skip
+
+
+def _comparable(inputs: pd.DataFrame) -> pd.DataFrame:
+    """Return a table whose rows equal those of another file that has them in another form.
+
+    A missing cell makes floats of a whole column, and columns may come in another order.
+    """
+    columns = {
+        name: one.astype(np.float64 if kinds.is_numeric_dtype(one) else str)
+        for name, one in sorted(inputs.items(), key=lambda item: str(item[0]))
+    }
+    return pd.DataFrame(columns)
 
 
 def _loaded(path: Path) -> tuple[pd.DataFrame, tuple[str, ...]]:
