@@ -66,7 +66,7 @@ def labelled(parts: dict[str, Samples], asked: str | None) -> Labelled:
         if len({one.shape[1] for one in values.values()}) > 1:
             found = ", ".join(f"{name} {list(one.shape)}" for name, one in values.items())
             raise ConfigError(f"The splits have different numbers of targets: {found}.")
-        return Labelled(kind, values)
+        return Labelled(kind, values, notes=_class_like(first) if asked is None else ())
     return _classes({name: _raw_classes(name, one) for name, one in parts.items()}, first)
 
 
@@ -83,6 +83,19 @@ def _kind(samples: Samples) -> str:
         few = len(np.unique(targets)) <= max(_FEW, math.isqrt(len(targets)))
         return "classification" if few or samples.is_image else "regression"
     return "other"
+
+
+def _class_like(samples: Samples) -> tuple[str, ...]:
+    """Say so where values look like the numbers of classes: an array library may have made them."""
+    targets = samples.targets
+    assert not isinstance(targets, tuple)
+    found = np.unique(targets)
+    if targets.dtype.kind != "f" or len(found) > _FEW or (found != np.round(found)).any():
+        return ()
+    return (
+        f"the targets are {len(found)} different whole numbers stored as floating point: they are "
+        "taken as values to predict. If they are classes, add kind=classification",
+    )
 
 
 def _others(targets: NDArray[Any] | tuple[NDArray[Any], ...]) -> Any:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import onnxruntime
 import torch
 
 from harness.errors import ConfigError
@@ -56,6 +56,10 @@ def run_file(
     Raises:
         ConfigError: If ONNX Runtime refuses it.
     """
+    # Wheels from 1.29 on report usage unless told not to, before the import.
+    os.environ["ORT_DISABLE_TELEMETRY"] = "1"
+    import onnxruntime
+
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     options.intra_op_num_threads = torch.get_num_threads()

@@ -106,6 +106,7 @@ def make_objective(
     metric: str | MetricFunction | None = None,
     imitation: LossFunction | None = None,
     standardised: bool = False,
+    logits: bool = True,
 ) -> Objective:
     """Return the objective of a task.
 
@@ -117,6 +118,8 @@ def make_objective(
         imitation: A student's distance to its teacher, from both outputs; None for softened
             cross-entropy (classification), or squared differences.
         standardised: Whether a network that regresses predicts values of mean 0 and deviation 1.
+        logits: Whether a network that classifies returns one logit per class: with a loss and a
+            metric of the user's own it need not.
 
     Raises:
         ConfigError: If a name is unknown, or the data need a loss and a metric that aren't given.
@@ -131,9 +134,7 @@ def make_objective(
     found = _resolved(metric, tuple(METRICS.get(data.kind, {})), "--metric")
     default = {"classification": "accuracy", "regression": "r2"}.get(data.kind, "")
     judge = METRICS[data.kind][found or default] if not callable(found) else user_metric(found)
-    # With a loss and a metric of the user's own, outputs need not be one logit per class.
-    plain = not (callable(chosen) and callable(found))
-    classifies = data.kind == "classification" and plain
+    classifies = data.kind == "classification" and logits
     softens = classifies and imitation is None
     return Objective(
         loss=named_loss(data, chosen, standardised),

@@ -137,7 +137,9 @@ def build_task(
             "weights with `--weights`."
         )
     standardised = _learns_units(spec, data, trained)
-    objective = make_objective(data, spec.loss, spec.metric, spec.imitation, standardised)
+    objective = make_objective(
+        data, spec.loss, spec.metric, spec.imitation, standardised, _gives_logits(network, data)
+    )
     finals = {0: InUnits(*mean_and_spread(data))} if standardised else network.finals
     network = replace(network, pretrained=trained, finals=finals)
     recipe = default_recipe(len(data.train), trained, spec.reduction.fraction)
@@ -154,6 +156,12 @@ def build_task(
     )
     try_objective(task)
     return task
+
+
+def _gives_logits(network: Network, data: Data) -> bool:
+    """Whether the network returns one number per class."""
+    outputs = predict(network.module, [next(data.validation.chunks(1))])
+    return len(outputs) == 1 and outputs[0].shape == (1, data.outputs) and outputs[0].size > 1
 
 
 def _softmax_note(network: Network, data: Data, objective: Objective) -> tuple[str, ...]:

@@ -79,6 +79,8 @@ def _check(content: Mapping[str, Any], known: Mapping[str, tuple[type, ...]], so
         if key not in known:
             near = difflib.get_close_matches(key, known, n=1)
             hint = f" Did you mean {near[0]!r}?" if near else ""
+            if known is _TASK and key in _SEARCH:
+                hint = " It belongs in the table [search]."
             raise ConfigError(
                 f"{source}: unknown key {key!r}. Expected some of: {', '.join(known)}.{hint}"
             )

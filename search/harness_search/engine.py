@@ -15,7 +15,7 @@ from optuna.exceptions import StorageInternalError
 
 from harness.compression.graph import pruning_graph
 from harness.compression.importance import applicable_criteria, inapplicable_criteria
-from harness.errors import ConfigError, ResultsError
+from harness.errors import ConfigError, ResultsError, TaskError
 from harness.measurement.flags import is_blocked
 from harness.measurement.hostlock import HostLock
 from harness.provenance import fingerprint, git_state, versions
@@ -170,7 +170,7 @@ def set_up(
     target = _at_shape(settings.target, task)
     backend = open_backend(target)
     network = task.model()
-    graph = pruning_graph(network, task.example_input(1))
+    graph = _graph(network, task)
     with lock.shared(), backend.open() as worker:
         facts = worker.facts
     granule = find_granule(backend, facts, folder, lock, progress)
@@ -185,6 +185,16 @@ def set_up(
         settings, task, backend, folder, lock, progress, network, graph, space, facts,
         provenance, started, 0.0, _notes(task, graph, network),
     )  # fmt: skip
+
+
+def _graph(network: nn.Module, task: Task) -> PruningGraph:
+    try:
+        return pruning_graph(network, task.example_input(1))
+    except TaskError as exc:  # bad input, found in time
+        raise ConfigError(
+            f"{exc} A search needs a convolution or a linear layer whose outputs are not the "
+            "network's own, and that no recurrent layer or the like reads."
+        ) from exc
 
 
 def _notes(task: Task, graph: PruningGraph, network: nn.Module) -> tuple[str, ...]:

@@ -206,3 +206,14 @@ def test_digits():
     data = load_data("digits")
     assert (data.name, data.outputs, data.train.sample_shape) == ("digits-8x8", 10, (1, 8, 8))
     assert int(data.train.inputs.max()) == 255
+
+
+def test_classes_that_look_like_values_are_told(tmp_path):
+    rows = np.random.default_rng(0).normal(size=(100, 3))
+    path = npz(tmp_path / "a.npz", x=rows, y=LABELS.astype(float))
+    found = load_data(path)
+    assert found.kind == "regression"
+    assert any("4 different whole numbers" in note for note in found.notes)
+    assert load_data(f"{path},kind=classification").notes == ()
+    values = npz(tmp_path / "b.npz", x=rows, y=rows[:, 0])
+    assert not any("whole numbers" in note for note in load_data(values).notes)

@@ -173,7 +173,7 @@ def test_an_edited_file_is_another_function(tmp_path: Path) -> None:
 
 
 def test_outputs_that_only_the_user_knows_are_neither_softened_nor_argmaxed() -> None:
-    made = make_objective(CLASSES, loss=own_loss, metric=lambda outputs, targets: 1.0)
+    made = make_objective(CLASSES, loss=own_loss, metric=own_metric, logits=False)
     assert not made.classifies
     assert not made.uses_temperature
     assert not made.bfloat16

@@ -188,3 +188,10 @@ def test_every_line_of_the_template_is_taken_once_uncommented(tmp_path: Path) ->
     assert made["data"]["train"] == "train.parquet"
     assert set(made["recipe"]) == set(Recipe.__slots__)
     Recipe(1, 1, 2, 1.0, 1.0, 0.0).with_values(made["recipe"], "the template")
+
+
+def test_an_option_of_the_search_outside_its_table_is_sent_there(tmp_path: Path) -> None:
+    path = tmp_path / "t.toml"
+    path.write_text('budget = "50%"\nmodel = "mlp"\ndata = "digits"\n')
+    with pytest.raises(ConfigError, match=r"unknown key 'budget'.*table \[search\]"):
+        read_task_file(path)
