@@ -20,6 +20,12 @@ def block(marker: str) -> str:
     return found.group(1)
 
 
+def example() -> str:
+    found = re.search(r"<!-- api -->\n```python\n(.*?)```", README, re.S)
+    assert found is not None
+    return found.group(1)
+
+
 def here(tmp_path: Path) -> dict[str, str]:
     cache = str(tmp_path / "cache")
     return {
@@ -36,6 +42,19 @@ def test_both_commands_make_an_environment_and_use_the_constraints() -> None:
         assert second.startswith(".venv/bin/pip install --quiet -c constraints.txt -e ")
         folder = re.sub(r"[^\w.\[\]]", "", second.split(" -e ")[1])
         assert folder in (".", ".[dev]")
+
+
+def test_the_python_example_runs_as_it_stands(tmp_path: Path) -> None:
+    """Whether a winner was found is up to the machine; that it is shown, if so, is not."""
+    end = "\nprint('winner' if winner is not None else 'no winner', len(result.trials))\n"
+    ended = subprocess.run(
+        [sys.executable, "-c", example() + end],
+        cwd=tmp_path, env=here(tmp_path), capture_output=True, text=True,
+    )  # fmt: skip
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    *shown, last = ended.stdout.strip().splitlines()
+    assert last.endswith(" 2")
+    assert bool(shown) == last.startswith("winner")
 
 
 @pytest.mark.slow
