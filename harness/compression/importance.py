@@ -26,7 +26,6 @@ _BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm
 def channel_scores(
     model: nn.Module,
     graph: PruningGraph,
-    example: torch.Tensor,
     batches: Iterable[tuple[torch.Tensor, Targets]],
     loss: Callable[[Any, Any], torch.Tensor],
     criterion: str,
@@ -40,12 +39,10 @@ def channel_scores(
     Args:
         model: The trained dense network; left as it was.
         graph: Its prunable groups.
-        example: One sample, `[1, ...]`.
         batches: Training samples and their targets, for criteria that need gradients.
         loss: From the network's outputs and targets to a scalar.
         criterion: One of `CRITERIA`.
     """
-    del example  # the graph says all that tracing would
     if criterion != "taylor":
         return {group.name: _scores(model, group, criterion) for group in graph.groups}
     frozen = [parameter for parameter in model.parameters() if not parameter.requires_grad]

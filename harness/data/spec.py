@@ -60,7 +60,6 @@ def load_data(
     spec: str | Mapping[str, Any] | DataSpec | Any,
     *,
     augment: str | None = None,
-    nhwc: bool = False,
     base: Path | None = None,
     notify: Callable[[str], None] = lambda text: None,
     advance: Callable[[int, int], None] = lambda done, total: None,
@@ -71,7 +70,6 @@ def load_data(
         spec: What `--data` says, a table of the same keys, or that parsed; or from Python what a
             function named there may return.
         augment: How training images are varied, such as `"flip+shift"`; None for not at all.
-        nhwc: Whether the network takes images `[N, H, W, C]`.
         base: The folder that relative paths start from; None for the current one.
         notify: Told what is being done.
         advance: Told samples done and in all, while images are decoded.
@@ -84,21 +82,14 @@ def load_data(
     listen = Listener(notify, advance)
     found = from_object(spec, "data", asked, listen) if asked is _GIVEN else _read(asked, listen)
     data = found if isinstance(found, Data) else assembled(found, asked)
-    if (augmentation is not None or nhwc) and data.train.inputs.ndim != 4:
+    if augmentation is None:
+        return data
+    if data.train.inputs.ndim != 4:
         raise ConfigError(
-            "`--augment` and networks that take [N, H, W, C] need images. Received: samples of "
-            f"shape {list(data.train.inputs.shape[1:])}."
+            "`--augment` needs images. Received: samples of shape "
+            f"{list(data.train.inputs.shape[1:])}."
         )
-    return replace(
-        data,
-        train=replace(
-            data.train,
-            augmentation=augmentation or data.train.augmentation,
-            nhwc=nhwc or data.train.nhwc,
-        ),
-        validation=replace(data.validation, nhwc=nhwc or data.validation.nhwc),
-        test=replace(data.test, nhwc=nhwc or data.test.nhwc),
-    )
+    return replace(data, train=replace(data.train, augmentation=augmentation))
 
 
 def data_spec(spec: Any, base: Path | None) -> DataSpec | None:

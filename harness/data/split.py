@@ -134,3 +134,10 @@ class Data:
     origin: str = "given"
     notes: tuple[str, ...] = field(default=())
     description: str = ""
+
+    def in_nhwc(self) -> Data:
+        """Return the same data for a network that takes images `[N, H, W, C]`."""
+        train, validation, test = (
+            replace(split, nhwc=True) for split in (self.train, self.validation, self.test)
+        )
+        return replace(self, train=train, validation=validation, test=test)

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
     from torch import nn
 
-    from harness.data.split import Data, Split
+    from harness.data.split import Data
     from harness.tasks.objective import LossFunction, MetricFunction, Objective
 
 
@@ -124,7 +124,7 @@ def build_task(
     notify("building the network")
     network = _network(spec, data)
     if network.nhwc:
-        data = _as_nhwc(data)
+        data = data.in_nhwc()
     # With both a loss and a metric of the user's own, only they know what outputs are right.
     outputs = None if _is_own(spec.loss) and _is_own(spec.metric) else data.outputs
     rows = torch.arange(2) % len(data.validation)
@@ -218,15 +218,6 @@ def _network(spec: TaskSpec, data: Data) -> Network:
         raise ConfigError("Weights go with a model given as text: load them into your nn.Module.")
     module = copy.deepcopy(check_module(spec.model, "The model"))  # the caller's stays as it is
     return Network(module.eval(), type(spec.model).__name__.lower())
-
-
-def _as_nhwc(data: Data) -> Data:
-    def turned(split: Split) -> Split:
-        return replace(split, nhwc=True)
-
-    return replace(
-        data, train=turned(data.train), validation=turned(data.validation), test=turned(data.test)
-    )
 
 
 def _name(text: str) -> str:

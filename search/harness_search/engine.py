@@ -13,9 +13,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from optuna.exceptions import StorageInternalError
 
-from harness.compression.graph import pruning_graph
-from harness.compression.importance import applicable_criteria, inapplicable_criteria
-from harness.errors import ConfigError, ResultsError, TaskError
+from harness.compression.importance import applicable_criteria
+from harness.errors import ConfigError, ResultsError
 from harness.measurement.flags import is_blocked
 from harness.measurement.hostlock import HostLock
 from harness.provenance import fingerprint, git_state, versions
@@ -31,6 +30,7 @@ from harness_search.finals import run_finals
 from harness_search.granule import find_granule
 from harness_search.identity import accept_setup, check_identity, mark_remeasuring
 from harness_search.optuna_study import OptunaStudy, judged
+from harness_search.preflight import notes, prunable_graph, task_facts
 from harness_search.proposals import CONTROLS, propose
 from harness_search.remeasure import remeasure_study
 from harness_search.space import search_space
@@ -40,19 +40,12 @@ from harness_search.workbench import Workbench
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from torch import nn
-
     from harness.budget import Budget
-    from harness.compression.graph import PruningGraph
     from harness.target import Target
     from harness.tasks.base import Task
     from harness_results.record import RunRecord
     from harness_search.progress import Progress
     from harness_search.settings import Settings
-
-
-_SHOWN = 3
-"""Groups left whole that are named one by one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,7 +163,7 @@ def set_up(
     target = _at_shape(settings.target, task)
     backend = open_backend(target)
     network = task.model()
-    graph = _graph(network, task)
+    graph = prunable_graph(network, task)
     with lock.shared(), backend.open() as worker:
         facts = worker.facts
     granule = find_granule(backend, facts, folder, lock, progress)
@@ -179,54 +172,12 @@ def set_up(
     space = search_space(graph, granule, settings, criteria, task.objective.uses_temperature)
     provenance = {
         "versions": versions(facts), "fingerprint": fingerprint(settings.target, facts),
-        "git": git_state(Path.cwd()), "task": _task_facts(task),
+        "git": git_state(Path.cwd()), "task": task_facts(task),
     }  # fmt: skip
     return Workbench(
         settings, task, backend, folder, lock, progress, network, graph, space, facts,
-        provenance, started, 0.0, _notes(task, graph, network),
+        provenance, started, 0.0, notes(task, graph, network),
     )  # fmt: skip
-
-
-def _graph(network: nn.Module, task: Task) -> PruningGraph:
-    try:
-        return pruning_graph(network, task.example_input(1))
-    except TaskError as exc:  # bad input, found in time
-        raise ConfigError(
-            f"{exc} A search needs a convolution or a linear layer whose outputs are not the "
-            "network's own, and that no recurrent layer or the like reads."
-        ) from exc
-
-
-def _notes(task: Task, graph: PruningGraph, network: nn.Module) -> tuple[str, ...]:
-    """Return what a user should know of model and data before the search."""
-    whole = [f"{one.name} is left whole: {one.reason}" for one in graph.unprunable]
-    if len(whole) > _SHOWN:
-        whole[_SHOWN:] = [f"{len(whole) - _SHOWN} more groups are left whole"]
-    return (*task.notes, *whole, *inapplicable_criteria(network, graph))
-
-
-def _task_facts(task: Task) -> dict[str, Any]:
-    """Return what a record says of the task."""
-    data, example = task.data, task.example_input(1)
-    scale = data.validation.scale
-    splits = {"train": data.train, "validation": data.validation, "test": data.test}
-    return {
-        "name": task.name, "metric": task.objective.metric.name, "data_sha256": data.sha256,
-        "model_sha256": task.model_sha256(),
-        "splits": {"origin": data.origin, **{name: len(one) for name, one in splits.items()}},
-        "inputs": {
-            "shape": list(example.shape[1:]), "dtype": str(example.dtype).removeprefix("torch."),
-            "scale": None if scale is None else asdict(scale),
-        },
-        "classes": _classes(task), "source": dict(task.source),
-    }  # fmt: skip
-
-
-def _classes(task: Task) -> list[str]:
-    """Return the classes' names, their numbers where they have none; empty without classes."""
-    if not task.objective.classifies:
-        return []
-    return list(task.data.classes) or [str(i) for i in range(task.data.outputs or 0)]
 
 
 def _at_shape(target: Target, task: Task) -> Target:

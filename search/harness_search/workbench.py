@@ -127,9 +127,8 @@ class Workbench:
             batches = ((split.batch(part), split.targets_of(part)) for part in rows)
             with self.lock.shared():
                 self._scores[criterion] = channel_scores(
-                    self.network, self.graph, self.example[:1], batches,
-                    self.task.objective.loss, criterion,
-                )  # fmt: skip
+                    self.network, self.graph, batches, self.task.objective.loss, criterion
+                )
         return self._scores[criterion]
 
     def train_split(self) -> Split:

@@ -184,7 +184,7 @@ def test_grey_images_have_one_channel(tmp_path):
 
 def test_augmentation_and_layout(tmp_path):
     root = str(image_folder(tmp_path / "pets"))
-    data = load_data(root, augment="flip+shift", nhwc=True)
+    data = load_data(root, augment="flip+shift").in_nhwc()
     assert data.train.augmentation.flip
     assert data.validation.augmentation is None
     assert data.test.sample_shape == (8, 8, 3)

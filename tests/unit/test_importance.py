@@ -37,7 +37,7 @@ def scores(
     split = stripes(0, n)
     rows = torch.arange(n).split(32)
     batches = [(split.batch(part), split.targets_of(part)) for part in rows]
-    return channel_scores(dense, graph, EXAMPLE, batches, F.cross_entropy, criterion)
+    return channel_scores(dense, graph, batches, F.cross_entropy, criterion)
 
 
 @pytest.mark.parametrize("criterion", CRITERIA)
@@ -128,7 +128,7 @@ def test_every_kind_of_network_has_a_score_per_channel(name: str, criterion: str
     model, example = network(name)
     graph = pruning_graph(model, example)
     batches = [(torch.randn(2, *example.shape[1:]), torch.zeros(2))]
-    found = channel_scores(model, graph, example, batches, squares, criterion)
+    found = channel_scores(model, graph, batches, squares, criterion)
     assert {n: tuple(v.shape) for n, v in found.items()} == {
         n: (width,) for n, width in graph.dense_widths().items()
     }
@@ -160,7 +160,7 @@ def test_all_places_of_a_channel_count(
     with torch.no_grad():
         weight = model.get_parameter(parameter)
         weight.index_fill_(dim, torch.tensor(list(entries)), 50.0)
-    found = channel_scores(model, graph, example, [], squares, "l2")[group]
+    found = channel_scores(model, graph, [], squares, "l2")[group]
     assert found.argmax() == 2
     # Its input side is another group's: all channels of a layer rise together there.
     assert found[2] > 1.5 * found.sort().values[-2]
@@ -172,7 +172,7 @@ def test_scores_of_a_grouped_convolutions_inputs_are_by_group() -> None:
     with torch.no_grad():
         # Outputs 6 to 11 are of group 1, whose inputs are channels 4 to 7.
         model.body[1][0].weight[6:12, 2] = 50.0
-    found = channel_scores(model, graph, example, [], squares, "l2")["body.0.0"]
+    found = channel_scores(model, graph, [], squares, "l2")["body.0.0"]
     assert found.argmax() == 6
 
 
@@ -198,5 +198,5 @@ def test_a_group_without_a_batch_norm_has_equal_scores_by_it() -> None:
     model, example = network("residual")
     model.body[2][1] = nn.Identity()
     graph = pruning_graph(model, example)
-    found = channel_scores(model, graph, example, [], squares, "bn_scale")
+    found = channel_scores(model, graph, [], squares, "bn_scale")
     assert torch.equal(found["body.2.0"], torch.ones(8))
