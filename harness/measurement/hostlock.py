@@ -21,16 +21,19 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 
+FOLDER = Path("/tmp")  # noqa: S108 - opened without following links
+"""Where the host's lock files lie: the same for every user, which TMPDIR need not be."""
+
+
 class HostLock:
     """The lock of this host, shared by every user and process on it.
 
     Args:
-        folder: Where the two lock files lie; `/tmp` unless given: the same for every user, which
-            TMPDIR need not be.
+        folder: Where the two lock files lie; `FOLDER` unless given.
     """
 
     def __init__(self, folder: Path | None = None) -> None:
-        base = folder if folder is not None else Path("/tmp")  # noqa: S108 - opened without following links
+        base = folder if folder is not None else FOLDER
         self._gate = _open_shared(base / "latency-harness.gate")
         self._lock = _open_shared(base / "latency-harness.lock")
         weakref.finalize(self, _close, self._gate, self._lock)

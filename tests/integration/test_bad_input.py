@@ -20,9 +20,7 @@ import pytest
 from typer.testing import CliRunner
 
 from harness.cli import app
-from harness.tasks import TASKS
-from harness_backends.registry import BACKENDS
-from support.cli import TARGETS_TOML, register
+from support.cli import TARGETS_TOML, registered
 from support.running import run_cli, run_search
 
 if TYPE_CHECKING:
@@ -38,17 +36,8 @@ OTHER_TARGET = '[other]\nbackend = "fake"\ngranule = 4\nbatch = 2\n'
 def base(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """Register the made-up clock and the tiny task, with settings and caches of their own."""
     folder = tmp_path_factory.mktemp("bad-input")
-    (folder / "config").mkdir()
-    (folder / "config" / "targets.toml").write_text(TARGETS_TOML + OTHER_TARGET)
-    known = dict(BACKENDS), dict(TASKS)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("HARNESS_CONFIG_DIR", str(folder / "config"))
-        patch.setenv("HARNESS_CACHE_DIR", str(folder / "cache"))
-        register()
+    with registered(folder, TARGETS_TOML + OTHER_TARGET):
         yield folder
-    for registry, before in zip((BACKENDS, TASKS), known, strict=True):
-        registry.clear()
-        registry.update(before)
 
 
 def call(*args: str) -> Result:

@@ -26,9 +26,7 @@ from typer.testing import CliRunner
 import harness
 from harness.cli import app
 from harness.errors import ConfigError
-from harness.tasks import TASKS
-from harness_backends.registry import BACKENDS
-from support.cli import TARGETS_TOML, register
+from support.cli import registered
 from support.own import trained_tiny, write_images, write_network, write_table
 from support.running import essence, read_records, trials
 from support.values import TwoHeads, seeded, two_output_data
@@ -42,22 +40,14 @@ TIMED = ("--target", "fake", "--budget", "60%")
 def base(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """Return a folder with a user's files, the current one; caches and settings are below it."""
     folder = tmp_path_factory.mktemp("own")
-    (folder / "config").mkdir()
-    (folder / "config" / "targets.toml").write_text(TARGETS_TOML)
     write_network(folder, trained_tiny())
     write_images(folder / "x.npz")
     write_table(folder / "t.csv")
-    known, cores = (dict(BACKENDS), dict(TASKS)), torch.get_num_threads()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("HARNESS_CONFIG_DIR", str(folder / "config"))
-        patch.setenv("HARNESS_CACHE_DIR", str(folder / "cache"))
+    cores = torch.get_num_threads()
+    with registered(folder), pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        register()
         yield folder
     torch.set_num_threads(cores)
-    for registry, before in zip((BACKENDS, TASKS), known, strict=True):
-        registry.clear()
-        registry.update(before)
 
 
 def call(*args: str) -> Result:
