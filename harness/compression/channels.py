@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -52,6 +53,8 @@ class Channels:
     Attributes:
         slots: By parameter or buffer, dimension and groups.
         equal_parts: Labels `[n]` and a number of equal parts of them that must keep equally many.
+        slices: The same of what slices part. Whether these parts must keep equally many depends on
+            where the network has the slices' limits from: see `in_proportion`.
     """
 
     def __init__(self) -> None:
@@ -60,6 +63,13 @@ class Channels:
         self._kinds: NDArray[np.uint64] | None = None  # of the classes as they are
         self.slots: dict[tuple[str, int, int], Slot] = {}
         self.equal_parts: list[tuple[torch.Tensor, int]] = []
+        self.slices: list[tuple[torch.Tensor, int]] = []
+
+    def in_proportion(self) -> Channels:
+        """Return a copy for a network that computes the limits of slices: a half stays a half."""
+        found = copy.deepcopy(self)
+        found.equal_parts += found.slices
+        return found
 
     def slot(self, name: str, dim: int, size: int, groups: int = 1) -> Slot:
         """Return a slot, with labels of its own where it is new."""

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
+    from harness.compression.channels import Channels
+
 __all__ = ["Group", "Layer", "Part", "PruningGraph", "Unprunable", "pruning_graph"]
 
 
@@ -45,26 +47,46 @@ def pruning_graph(model: nn.Module, example: torch.Tensor) -> PruningGraph:
         raise TaskError(f"The network's channels can't be traced for pruning: {exc}") from exc
     if not macs:
         raise TaskError("The network has no convolution or linear layer to prune.")
-    settle(tracer.channels)
-    groups, whole = find_groups(tracer.channels, model, macs)
-    whole += _whole(tracer, model, macs)
-
-    def make(chosen: Sequence[Group]) -> PruningGraph:
-        layers = make_layers(chosen, model, macs, tracer.rows, tracer.channels)
-        return PruningGraph(tuple(chosen), layers)
-
-    kept, faulty = _verified(groups, make, verifier) if groups else ([], [])
-    unprunable = (*whole, *faulty)
-    if not kept:
-        reasons = "; ".join(f"{one.name}: {one.reason}" for one in unprunable[:5])
+    graph = _judged(tracer, tracer.channels.in_proportion(), model, macs, verifier)
+    if graph.unprunable and tracer.channels.slices:
+        # Limits of slices may also be fixed numbers: then parts go each by itself, or not at all.
+        graph = max(
+            graph, _judged(tracer, tracer.channels, model, macs, verifier), key=_prunable_weights
+        )
+    if not graph.groups:
+        reasons = "; ".join(f"{one.name}: {one.reason}" for one in graph.unprunable[:5])
         raise TaskError(
             "The network has no channels that can be pruned: all belong to its outputs or stay "
             f"whole. {reasons}".rstrip()
         )
-    return replace(make(kept), unprunable=unprunable)
+    return graph
 
 
-def _whole(tracer: Tracer, model: nn.Module, macs: dict[str, int]) -> list[Unprunable]:
+def _judged(
+    tracer: Tracer,
+    channels: Channels,
+    model: nn.Module,
+    macs: dict[str, int],
+    verifier: Verifier,
+) -> PruningGraph:
+    """Return the groups that can be pruned, possibly none, and what can't be."""
+    settle(channels)
+    groups, whole = find_groups(channels, model, macs)
+    whole += _whole(channels, model, macs)
+
+    def make(chosen: Sequence[Group]) -> PruningGraph:
+        layers = make_layers(chosen, model, macs, tracer.rows, channels)
+        return PruningGraph(tuple(chosen), layers)
+
+    kept, faulty = _verified(groups, make, verifier) if groups else ([], [])
+    return replace(make(kept), unprunable=(*whole, *faulty))
+
+
+def _prunable_weights(graph: PruningGraph) -> float:
+    return sum(layer.params * sum(part.share for part in layer.outs) for layer in graph.layers)
+
+
+def _whole(channels: Channels, model: nn.Module, macs: dict[str, int]) -> list[Unprunable]:
     """Return the layers whose output channels all stay, for another reason than being outputs."""
     names = {id(tensor): name for name, tensor in model.named_parameters()}
     found = []
@@ -72,10 +94,10 @@ def _whole(tracer: Tracer, model: nn.Module, macs: dict[str, int]) -> list[Unpru
         layer = model.get_submodule(name)
         assert isinstance(layer, LAYERS)
         dim = int(bool(getattr(layer, "transposed", False)))
-        slot = tracer.channels.slots.get((names.get(id(layer.weight), ""), dim, 1))
+        slot = channels.slots.get((names.get(id(layer.weight), ""), dim, 1))
         if slot is None:
             continue
-        reasons = [tracer.channels.why_fixed(label) for label in slot.labels.tolist()]
+        reasons = [channels.why_fixed(label) for label in slot.labels.tolist()]
         if all(reason is not None for reason in reasons) and any(reasons):
             found.append(Unprunable(name, next(reason for reason in reasons if reason)))
     return found

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import accumulate
+from math import gcd
 from operator import mul
 from typing import TYPE_CHECKING, Any
 
@@ -36,6 +37,8 @@ def moved(call: Call, out: Any) -> Sequence[Labels]:
         found = [(*f, part) for f, part in zip(found, parts, strict=True)]
         if len(outputs) > 1:
             _keep_split_even(call, layer)
+        elif call.name == "slice":
+            _remember_slice(call, layer)
         elif viewed and len(varying(layer)) == 1:
             _keep_even(call.channels, parts[0])
     return found
@@ -64,6 +67,27 @@ def _keep_split_even(call: Call, layer: torch.Tensor) -> None:
         for n in before:
             count *= n
         call.channels.equal_parts.append((compact(layer), count))
+
+
+def _remember_slice(call: Call, layer: torch.Tensor) -> None:
+    """Remember the parts that a slice makes, as large as its limits allow.
+
+    `x[:, : c // 4]` and `x[:, c // 4 :]` make quarters.
+    """
+    dim = call.arg(1, "dim", 0) % layer.dim()
+    if dim not in varying(layer) or call.arg(4, "step", 1) != 1:
+        return
+    size = layer.shape[dim]
+    start, end = (
+        min(max(limit + size if limit < 0 else limit, 0), size)
+        for limit in (call.arg(2, "start", 0) or 0, call.arg(3, "end", size) or size)
+    )
+    part = gcd(start, end, size)
+    if 0 < part < size:
+        count = size // part
+        for n in (layer.shape[d] for d in varying(layer) if d < dim):
+            count *= n
+        call.channels.slices.append((compact(layer), count))
 
 
 def concatenated(call: Call, outputs: Sequence[torch.Tensor]) -> Sequence[Labels]:

@@ -4,13 +4,19 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from torch.nn import functional as F
+from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
     import torch
 
 _NORM_SCALE = 4.0
 """Of what comes out of a norm; any size at which activations are well apart."""
+_ATTENTION_SCALE = 0.25
+"""Of attention's products: that of heads of width 16."""
 
 
 class SameScale(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's stubs
@@ -38,8 +44,25 @@ class SameScale(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's 
             view = (1, -1, *[1] * (x.dim() - 2))
             weight, bias = (None if t is None else t.view(view) for t in (weight, bias))
             return _shifted(scaled, weight, bias), *_unused(x)
-        if name.startswith("_scaled_dot_product"):
-            kwargs["scale"] = 0.25
+        return func(*args, **kwargs)
+
+
+class SameAttention(TorchFunctionMode):
+    """Give torch's attention one scale, whatever the width of its heads.
+
+    By default it is 1 / sqrt(width), which is another one for pruned heads: no mistake of pruning.
+    """
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Sequence[type],
+        args: Sequence[Any] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        kwargs = dict(kwargs or {})
+        if func is F.scaled_dot_product_attention and kwargs.get("scale") is None:
+            kwargs["scale"] = _ATTENTION_SCALE
         return func(*args, **kwargs)
 
 

@@ -157,6 +157,33 @@ class FusedAttention(nn.Module):
         return self.out((weights @ v).transpose(1, 2).reshape(b, n, -1))
 
 
+class AttentionOfTheInputsWidth(FusedAttention):
+    """Heads are split by the width of the input, as many write it: all widths hang together."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        b, n, c = x.shape
+        heads = self.qkv(x).reshape(b, n, 3, self.heads, c // self.heads)
+        q, k, v = heads.permute(2, 0, 3, 1, 4).unbind(0)
+        mixed = F.scaled_dot_product_attention(q, k, v)
+        return self.out(mixed.transpose(1, 2).reshape(b, n, c))
+
+
+class SharedKeys(Attention):
+    """Queries of four heads share the keys and values of two (grouped-query attention)."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__(width, heads)
+        self.k, self.v = nn.Linear(width, width // 2), nn.Linear(width, width // 2)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        b, n, _ = x.shape
+        q = self.q(x).view(b, n, self.heads, -1).transpose(1, 2)
+        k, v = (f(x).view(b, n, self.heads // 2, -1).transpose(1, 2) for f in (self.k, self.v))
+        k, v = (y.repeat_interleave(2, 1) for y in (k, v))
+        mixed = F.scaled_dot_product_attention(q, k, v)
+        return self.out(mixed.transpose(1, 2).reshape(b, n, -1))
+
+
 class Transformer(nn.Module):
     """A vision transformer: patches, class token, positions, pre-norm blocks."""
 
@@ -282,6 +309,41 @@ def halves() -> nn.Module:
     return Pooled(nn.Sequential(conv(3, 16), Halves(16), conv(16, 8)), 8)
 
 
+class Sliced(nn.Module):
+    """Parts of the channels by slices: one goes through a convolution, the rest passes by.
+
+    Args:
+        width: Channels.
+        parts: The first of how many equal parts is convolved.
+    """
+
+    def __init__(self, width: int, parts: int) -> None:
+        super().__init__()
+        self.parts = parts
+        self.inner = conv(width // parts, width // parts)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        first = x.size(1) // self.parts
+        return torch.cat([self.inner(x[:, :first]), x[:, first:]], 1)
+
+
+def sliced(parts: int) -> nn.Module:
+    return Pooled(nn.Sequential(conv(3, 16), Sliced(16, parts), conv(16, 8)), 8)
+
+
+class HalfScaled(nn.Module):
+    """The first half of the channels counts twice."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = x.clone()
+        y[:, : x.shape[1] // 2].mul_(2)
+        return y
+
+
+def half_scaled() -> nn.Module:
+    return Pooled(nn.Sequential(conv(3, 16), HalfScaled(), conv(16, 12), conv(12, 8)), 8)
+
+
 class Recurrent(nn.Module):
     def __init__(self, kind: type[nn.RNNBase] = nn.GRU) -> None:
         super().__init__()
@@ -369,6 +431,10 @@ NETWORKS = {
     "lstm": (lambda: Recurrent(nn.LSTM), SEQUENCE), "mixer": (Mixer, IMAGE),
     "larger": (larger, IMAGE), "glu": (Gated, SEQUENCE), "fourier": (fourier, IMAGE),
     "literal": (Literal, IMAGE),
+    "fixed_heads": (lambda: Transformer(AttentionOfTheInputsWidth), IMAGE),
+    "shared_keys": (lambda: Transformer(SharedKeys), IMAGE),
+    "sliced": (lambda: sliced(2), IMAGE), "quarter": (lambda: sliced(4), IMAGE),
+    "half_scaled": (half_scaled, IMAGE),
 }  # fmt: skip
 """How each is made, and the shape of one sample."""
 

@@ -44,14 +44,21 @@ GROUPS = {
     "glu": {"lift": 12, "wide": 20},
     "fourier": {"body.two.0": 12, "body.three.0": 8},
     "literal": {"one.0": 16},
+    "fixed_heads": {"mlp.0": 40},
+    "shared_keys": {"patch": 16, "attention.q": 8, "attention.v": 8, "mlp.0": 40},
+    "sliced": {"body.0.0": 8, "body.1.inner.0": 8, "body.2.0": 8},
+    "quarter": {"body.0.0": 4, "body.1.inner.0": 4, "body.2.0": 8},
+    "half_scaled": {"body.0.0": 16, "body.2.0": 12, "body.3.0": 8},
 }
-BLOCKS = {"grouped": 4, "transformer": 4, "fused": 4, "group_norms": 4}
+BLOCKS = {"grouped": 4, "transformer": 4, "fused": 4, "group_norms": 4, "shared_keys": 2,
+          "half_scaled": 2}  # fmt: skip
 WHOLE = {
     "encoder": ("lift", "embed_dim"),
     "gru": ("lift", "recurrent"),
     "lstm": ("lift", "can't be followed"),
     "fourier": ("body.one.0", "fft"),
     "literal": ("two.0", "doesn't run"),
+    "fixed_heads": ("attention.qkv", "doesn't run"),
 }
 
 
@@ -115,7 +122,7 @@ def test_modules_know_their_new_sizes(name: str) -> None:
 
 SILENT = ("residual", "depthwise", "grouped", "dense", "flattened", "gated", "unet", "sequence",
           "volume", "shared", "detector", "sum", "shuffled", "halves", "larger", "glu",
-          "literal")  # fmt: skip
+          "literal", "sliced", "quarter", "half_scaled")  # fmt: skip
 
 
 def without_norms_over_channels(model: nn.Module) -> nn.Module:
@@ -243,6 +250,26 @@ def test_a_trained_network_that_answers_nothing_is_checked_all_the_same() -> Non
     graph = pruning_graph(Swapped(), torch.randn(1, 3, 8, 8))
     assert graph.dense_widths() == {"two.0": 12}
     assert "mixed up" in graph.unprunable[0].reason
+
+
+def test_what_depends_on_the_widths_of_both_halves_is_found_whatever_is_drawn() -> None:
+    """Each network by itself passes one look in two or three; none may pass them all."""
+
+    class Weighted(nn.Module):
+        def __init__(self, width: int) -> None:
+            super().__init__()
+            self.one, self.two, self.head = conv(3, width), conv(width, 8), nn.Linear(8, 2)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            x = self.one(x)
+            count = x.shape[1] // 2
+            half = torch.cat([torch.full((count,), 2.0), torch.ones(x.shape[1] - count)])
+            return self.head(self.two(x * half.view(1, -1, 1, 1)).mean((2, 3)))
+
+    for width in range(6, 40, 2):
+        torch.manual_seed(width)
+        graph = pruning_graph(Weighted(width), torch.randn(1, 3, 8, 8))
+        assert graph.dense_widths() == {"two.0": 8}, width
 
 
 def test_a_network_that_can_only_stay_whole_is_refused_with_reasons() -> None:
