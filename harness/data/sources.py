@@ -18,12 +18,22 @@ _SUFFIXES = {".parquet": "parquet", ".npz": "npz", ".csv": "csv", ".tsv": "csv",
 SPLIT_NAMES = {"train": "train", "val": "validation", "valid": "validation",
                "validation": "validation", "test": "test"}  # fmt: skip
 """What users call the splits -> what we call them."""
+_STORED_NAMES = SPLIT_NAMES | {"training": "train", "testing": "test"}
 FASHION_MNIST = "/usr/share/datasets/fashion-mnist"
 """Where Debian's package dataset-fashion-mnist puts it."""
 _EXPECTED = (
     "a folder of images (a subfolder per class), FILE.csv, FILE.parquet, FILE.npz, a folder of "
     "parquet files, fashion-mnist, digits, or a function as FILE.py:NAME or pkg.module:NAME"
 )
+
+
+def split_of(name: str) -> str | None:
+    """Return the split that the name of a folder or an array means; None where it means none.
+
+    Args:
+        name: In upper or lower case, such as `Training` or `val`.
+    """
+    return _STORED_NAMES.get(name.lower())
 
 
 def find_kind(text: str, base: Path | None, option: str) -> tuple[str, str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +24,9 @@ def encoded(pixels: np.ndarray, kind: str = "PNG") -> bytes:
     return buffer.getvalue()
 
 
-def image_folder(root: Path, per_class: int = 50, classes: str = "ab", seed: int = 0) -> Path:
+def image_folder(
+    root: Path, per_class: int = 50, classes: Sequence[str] = "ab", seed: int = 0
+) -> Path:
     """Write `per_class` images of each class below `root`."""
     images = pictures(per_class * len(classes), seed)
     for i, pixels in enumerate(images):

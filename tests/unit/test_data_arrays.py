@@ -59,6 +59,38 @@ def test_grey_images_as_keras_has_them(tmp_path):
     assert data.origin == "validation drawn from the training split, seed 0"
 
 
+@pytest.mark.parametrize("name", ["valid", "validation", "Val"])
+def test_arrays_of_splits_may_be_named_otherwise(tmp_path, name):
+    x, rows = pictures(100), np.arange(100)
+    splits = {"train": rows[:60], name: rows[60:80], "test": rows[80:]}
+    arrays = {f"x_{n}": x[r] for n, r in splits.items()}
+    arrays |= {f"y_{n}": LABELS[r] for n, r in splits.items()}
+    data = load_data(npz(tmp_path / "a.npz", **arrays))
+    assert [len(s) for s in (data.train, data.validation, data.test)] == [60, 20, 20]
+
+
+@pytest.mark.parametrize(
+    ("names", "words"),
+    [
+        (("x", "y", "x_test", "y_test"), "has x and y beside arrays of splits"),
+        (("x", "y", "X_test", "Y_test"), "has x and y beside arrays of splits"),
+        (("x_train", "y_train", "x_test"), "only one of x and y for the test split"),
+        (("x_train", "y_train", "y_val"), "only one of x and y for the validation split"),
+        (("x_train", "y_train", "x_val", "y_val", "x_valid", "y_valid"), "several arrays for the"),
+        (("x_test", "y_test"), "x_train and y_train"),
+    ],
+)
+def test_arrays_of_splits_that_do_not_go_together(tmp_path, names, words):
+    arrays = {n: LABELS if n[0].lower() == "y" else pictures(100) for n in names}
+    refuse(npz(tmp_path / "a.npz", **arrays), words, f"Received: {', '.join(names)}")
+
+
+def test_arrays_that_are_not_asked_for_are_not_read(tmp_path):
+    names = np.array(["cat", None], dtype=object)
+    data = load_data(npz(tmp_path / "a.npz", x=pictures(100), y=LABELS, class_names=names))
+    assert len(data.train) == 70
+
+
 def test_floats_pass_as_they_are(tmp_path):
     values = np.random.default_rng(0).normal(3, 2, (100, 5))
     data = load_data(npz(tmp_path / "a.npz", x=values, y=values[:, :2]))

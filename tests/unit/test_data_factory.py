@@ -116,9 +116,23 @@ def test_finished_data_pass(factory):
     assert load_data(spec, augment="shift").train.augmentation.shift
 
 
+def test_keys_that_finished_data_would_ignore_are_refused(factory):
+    spec = factory("""
+        def make():
+            from harness.data.spec import load_data
+            return load_data("digits")
+    """)
+    refuse(f"{spec},size=8,normalize=none,test_fraction=0.2",
+           "split and scaled already", "Leave out size=, normalize=, test_fraction=")  # fmt: skip
+
+
 @pytest.mark.parametrize(
     ("body", "words"),
     [
+        (
+            "def make(): return {'train': Items(), 'val': Items(20), 'valid': Items(20)}",
+            ["several data sets for one split", "'val', 'valid'"],
+        ),
         ("def make(): return 5", ["one data set", "Received: int"]),
         ("def make(): return {'training': Items()}", ["a dict with 'training'"]),
         ("def make(): return Items(), Items()", ["tuple of 2: Items, Items"]),

@@ -4,6 +4,7 @@ import io
 import shutil
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 import torch
 from PIL import Image
@@ -60,6 +61,23 @@ def test_splits_that_are_folders(tmp_path):
     assert data.origin == "given"
     explicit = load_data(f"train={tmp_path}/train,val={tmp_path}/valid,test={tmp_path}/test")
     assert explicit.sha256 == data.sha256
+
+
+def test_folders_of_splits_may_be_spelt_otherwise(tmp_path):
+    root = tmp_path / "svhn"
+    for i, name in enumerate(("Training", "VAL", "Testing")):
+        image_folder(root / name, 12, "ab", seed=i)
+    data = load_data(str(root))
+    assert (data.origin, data.classes) == ("given", ("a", "b"))
+    image_folder(root / "extra", 12, "ab", seed=3)
+    refuse(root, "beside them: extra", f"train={root}/Training")
+
+
+@pytest.mark.parametrize("names", [("bus", "train"), ("test", "other"), ("Test", "val")])
+def test_classes_may_be_called_as_splits_are(tmp_path, names):
+    for i, name in enumerate(names):
+        image_folder(tmp_path, 50, [name], seed=i)
+    assert load_data(str(tmp_path)).classes == tuple(sorted(names))
 
 
 def test_a_test_split_that_is_not_given_comes_out_of_training(tmp_path):
@@ -157,6 +175,45 @@ def test_shards_and_shards_with_splits(tmp_path):
     data = load_data(str(hub))
     assert len(data.train) + len(data.validation) == 100
     assert len(data.test) == 50
+
+
+@pytest.mark.parametrize("name", ["{}_0", "{}.0", "{}", "{}ing-0"])
+def test_shards_of_splits_may_be_named_otherwise(tmp_path, name):
+    for i, split in enumerate(("Train", "test")):
+        parquet(tmp_path / f"{name.format(split)}.parquet", 100, i)
+    assert len(load_data(str(tmp_path)).test) == 100
+
+
+@pytest.mark.parametrize(
+    "names", [("train", "test", "extra"), ("test-0", "part-0"), ("val", "test")]
+)
+def test_shards_of_which_only_some_have_a_split_are_refused(tmp_path, names):
+    for i, name in enumerate(names):
+        parquet(tmp_path / f"{name}.parquet", 50, i)
+    refuse(tmp_path, "shards of different splits", f"{names[-1]}.parquet", "train=A,test=B")
+
+
+def test_words_that_only_begin_like_a_split_name_none(tmp_path):
+    for i, name in enumerate(("trainable", "testimony")):
+        parquet(tmp_path / f"{name}.parquet", 50, i)
+    assert len(load_data(str(tmp_path)).train) == 70
+
+
+def test_an_empty_shard_does_no_harm(tmp_path):
+    parquet(tmp_path / "part-0.parquet", 100)
+    table = pq.read_table(tmp_path / "part-0.parquet")
+    pq.write_table(table.slice(0, 0), tmp_path / "part-1.parquet")
+    assert load_data(str(tmp_path)).kind == "classification"
+    refuse(tmp_path / "part-1.parquet", "has no rows")
+
+
+def test_the_hubs_class_names_are_of_its_numbers_only(tmp_path):
+    for name, column in (("a", ["x", "y"] * 50), ("b", [True, False] * 50)):
+        path = parquet(tmp_path / f"{name}.parquet", names=["cat", "dog"], label_=column)
+        table = pq.read_table(path)
+        table = table.drop_columns("label").rename_columns(["image", "label"])
+        pq.write_table(table, path)
+        assert load_data(str(path)).classes == tuple(sorted({str(one) for one in column}))
 
 
 def test_regression_on_images(tmp_path):

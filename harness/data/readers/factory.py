@@ -65,6 +65,7 @@ def from_object(
         ConfigError: If it is something else.
     """
     if isinstance(found, Data):
+        _check_no_keys(place, spec)
         return found
     with _seeded():
         return {
@@ -73,10 +74,26 @@ def from_object(
         }
 
 
+def _check_no_keys(place: str, spec: DataSpec) -> None:
+    """Refuse keys that finished data would leave without effect."""
+    keys = [f"{key}=" for key in spec.as_mapping() if key not in ("source", *SPLIT_NAMES)]
+    if keys:
+        raise ConfigError(
+            f"`--data`: {place} gives a harness.data.split.Data, which is split and scaled "
+            f"already. Leave out {', '.join(keys)}, or do in the function what they ask."
+        )
+
+
 def _parts(found: Any, place: str) -> dict[str, Any]:
     """Return data sets by the names of splits, or one under `"all"`."""
     if isinstance(found, dict) and set(found) <= set(SPLIT_NAMES):
-        named = {SPLIT_NAMES[name]: one for name, one in found.items() if one is not None}
+        given = {name: one for name, one in found.items() if one is not None}
+        named = {SPLIT_NAMES[name]: one for name, one in given.items()}
+        if len(named) < len(given):
+            raise ConfigError(
+                f"`--data`: {place} gives several data sets for one split: "
+                f"{', '.join(map(repr, given))}. Keep one of val, valid and validation."
+            )
         if "train" in named:
             return named if len(named) > 1 else {"all": named["train"]}
     elif isinstance(found, tuple) and len(found) == 3 and all(map(_is_data, found)):

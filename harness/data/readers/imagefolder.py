@@ -13,7 +13,7 @@ from harness.data.cache import cache_key, file_identities
 from harness.data.encoded import stored_images
 from harness.data.images import SUFFIXES
 from harness.data.samples import Samples
-from harness.data.sources import SPLIT_NAMES
+from harness.data.sources import split_of
 from harness.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -56,17 +56,37 @@ def read(place: str, spec: DataSpec, listen: Listener) -> dict[str, Samples]:
 def _parts(root: Path, spec: DataSpec, listen: Listener) -> dict[str, Samples]:
     if not root.is_dir():
         raise ConfigError(f"{root} is not a folder. {_LAYOUT.format(root=root)}")
-    folders = {one.name: one for one in _subfolders(root)}
-    if "train" in folders and set(folders) <= set(SPLIT_NAMES):
-        named = [SPLIT_NAMES[name] for name in folders]
-        if len(set(named)) < len(named):
-            raise ConfigError(
-                f"{root} has several folders for one split: {', '.join(sorted(folders))}. Keep one "
-                "of val, valid and validation."
-            )
-        parts = {SPLIT_NAMES[name]: _samples(one, spec, listen) for name, one in folders.items()}
-        return parts if len(parts) > 1 else {"all": parts["train"]}
-    return {"all": _samples(root, spec, listen)}
+    folders = _split_folders(root)
+    if not folders:
+        return {"all": _samples(root, spec, listen)}
+    parts = {split: _samples(one, spec, listen) for split, one in folders.items()}
+    return parts if len(parts) > 1 else {"all": parts["train"]}
+
+
+def _split_folders(root: Path) -> dict[str, Path]:
+    """Return the folder of each split; empty where the folders are classes.
+
+    Folders are splits if one is called train and either all others are called after splits too, or
+    it holds folders itself: a class may be called train as well.
+    """
+    folders = _subfolders(root)
+    named = [(split_of(one.name), one) for one in folders]
+    strangers = [one.name for split, one in named if split is None]
+    trains = [one for split, one in named if split == "train"]
+    if not trains or (strangers and not any(_subfolders(one) for one in trains)):
+        return {}
+    if strangers:
+        raise ConfigError(
+            f"{root} has folders of splits and others beside them: {', '.join(strangers[:5])}. "
+            "Expected train/ with val/, test/ or both. Take the others out, or name the splits: "
+            f"train={trains[0]},test=FOLDER."
+        )
+    if len({split for split, _ in named}) < len(named):
+        raise ConfigError(
+            f"{root} has several folders for one split: {', '.join(one.name for one in folders)}. "
+            "Keep one of each, such as one of val, valid and validation."
+        )
+    return {split: one for split, one in named if split}
 
 
 def _samples(root: Path, spec: DataSpec, listen: Listener) -> Samples:
@@ -109,7 +129,8 @@ def _check(root: Path, classes: list[str], found: _Found) -> None:
             f"{root} has {loose:,} images outside of class folders and {len(classes)} class "
             f"folders; at least two classes are needed. {_LAYOUT.format(root=root)}"
         )
-    empty = [name for number, name in enumerate(classes) if number not in set(found.labels)]
+    filled = set(found.labels)
+    empty = [name for number, name in enumerate(classes) if number not in filled]
     if empty:
         raise ConfigError(
             f"{len(empty)} of {len(classes)} class folders of {root} have no images: "

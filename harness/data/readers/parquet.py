@@ -22,7 +22,7 @@ import pyarrow.parquet as pq
 from harness.data.cache import cache_key, file_identities
 from harness.data.encoded import stored_images
 from harness.data.samples import Samples
-from harness.data.sources import SPLIT_NAMES
+from harness.data.sources import split_of
 from harness.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -35,7 +35,8 @@ if TYPE_CHECKING:
 
 _ROWS = 256
 """Rows that are read at once."""
-_SHARD = re.compile(r"(train|validation|valid|val|test)\b.*", re.IGNORECASE)
+_SHARD = re.compile(r"[a-z]+", re.IGNORECASE)
+"""The word that a shard's name begins with: a split, in `train-00000-of-00002` or `train_0`."""
 
 
 def read(place: str, spec: DataSpec, listen: Listener) -> dict[str, Samples]:
@@ -44,24 +45,38 @@ def read(place: str, spec: DataSpec, listen: Listener) -> dict[str, Samples]:
     Shards named as on the hub (`train-00000-of-00002.parquet`, `test-...`) bring their splits.
 
     Raises:
-        ConfigError: If a file is no parquet file, lacks a column, or holds what is no image.
+        ConfigError: If a file is no parquet file, lacks a column, or holds what is no image; or if
+            some shards are named after splits and others not.
     """
     path = Path(place)
     files = sorted(path.glob("*.parquet")) if path.is_dir() else [path]
     if not files:
         raise ConfigError(f"There is no file *.parquet in {path}.")
-    names = [_SHARD.fullmatch(file.stem) for file in files]
-    splits = [SPLIT_NAMES[m[1].lower()] for m in names if m]
-    if len(splits) < len(files) or len(set(splits)) < 2 or "train" not in splits:
+    shards: dict[str | None, list[Path]] = {}
+    for file in files:
+        word = _SHARD.match(file.stem)
+        shards.setdefault(split_of(word[0]) if word else None, []).append(file)
+    if len(shards) == 1:
         return {"all": _samples(files, spec, listen)}
-    shards: dict[str, list[Path]] = {}
-    for split, file in zip(splits, files, strict=True):
-        shards.setdefault(split, []).append(file)
-    return {split: _samples(group, spec, listen) for split, group in shards.items()}
+    _check_splits(path, shards)
+    return {split: _samples(group, spec, listen) for split, group in shards.items() if split}
+
+
+def _check_splits(path: Path, shards: dict[str | None, list[Path]]) -> None:
+    """Refuse shards of which only some are named after splits, or none after the training split."""
+    if None in shards or "train" not in shards:
+        found = ", ".join(group[0].name for group in shards.values())
+        raise ConfigError(
+            f"{path} has shards of different splits: {found}. Expected that all are named after "
+            "their splits (train-..., val-..., test-...), training shards among them, or none is. "
+            "Take the others out, or name a file or folder per split: train=A,test=B."
+        )
 
 
 def _samples(files: list[Path], spec: DataSpec, listen: Listener) -> Samples:
     shards = _Shards(files, [_opened(file) for file in files])
+    if not shards.total:
+        raise ConfigError(f"{files[0]} has no rows.")
     target = _label_column(spec)
     for file, opened in zip(files, shards.opened, strict=True):
         _check_columns(file, opened.schema_arrow, spec.image, target)
@@ -71,7 +86,9 @@ def _samples(files: list[Path], spec: DataSpec, listen: Listener) -> Samples:
     (images, digests), notes = stored_images(
         key, shards.total, lambda: shards.images(spec.image), spec, shards.where, listen
     )
-    classes = _class_names(shards.opened[0].schema_arrow, target)
+    # Names belong to numbers: another column may have been put in place of the hub's.
+    numbered = targets.dtype.kind in "iu"
+    classes = _class_names(shards.opened[0].schema_arrow, target) if numbered else ()
     return Samples(images, targets, digests, classes, notes=notes, where=shards.where)
 
 
@@ -159,7 +176,8 @@ def _targets(shards: _Shards, column: str) -> NDArray[Any]:
                 f"{file}: column {column!r} must hold numbers, truth values or texts. Received: "
                 f"{found.type}. Name the right one: label=COLUMN."
             )
-        parts.append(np.asarray(found.to_pylist()))
+        if len(found):  # of an empty shard, NumPy would make floating-point numbers
+            parts.append(np.asarray(found.to_pylist()))
     return np.concatenate(parts)
 
 
