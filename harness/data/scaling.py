@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
-import numpy as np
 import torch
 
 from harness.data.split import Scale
@@ -66,7 +66,7 @@ def _check_count(normalize: str, counts: tuple[int, int], needed: int) -> None:
 
 
 def _moments(train: Split, factor: float) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Return mean and deviation per entry of dimension 1; a deviation of zero counts as 1."""
+    """Return mean and deviation per entry of dimension 1."""
     per_sample = train.inputs[0].numel()
     step = max(1, len(train) * per_sample // _MOST_VALUES)
     rows = torch.arange(0, len(train), step)
@@ -83,10 +83,24 @@ def _moments(train: Split, factor: float) -> tuple[tuple[float, ...], tuple[floa
     mean = total / count
     std = (spread / count - mean.square()).clamp(min=0).sqrt() * factor
     mean = (mean + shift) * factor
-    # Six digits: sums differ in the last ones with the number of threads.
-    means, stds = (tuple(float(f"{x:.6g}") for x in one.tolist()) for one in (mean, std))
-    floor = 1e-6 * np.maximum(1, np.abs(means))
-    return means, tuple(s if s > f else 1.0 for s, f in zip(stds, floor, strict=True))
+    stds = [_deviation(m, s) for m, s in zip(mean.tolist(), std.tolist(), strict=True)]
+    # To a millionth of the deviation: sums differ in the last digits with the number of threads.
+    means = [
+        round(m, 5 - math.floor(math.log10(s))) for m, s in zip(mean.tolist(), stds, strict=True)
+    ]
+    return tuple(means), tuple(stds)
+
+
+def _deviation(mean: float, std: float) -> float:
+    """Return a deviation to six digits, or what stands for one that stored values can't show.
+
+    Values that differ by less than float32 can tell apart at their size are as good as one value:
+    they are divided by that difference, and by no less than 1.
+    """
+    resolution = torch.finfo(torch.float32).eps * abs(mean)
+    if std <= max(resolution, torch.finfo(torch.float32).tiny):
+        return max(1.0, resolution)
+    return float(f"{std:.6g}")
 
 
 def _stored(train: Split, rows: torch.Tensor) -> torch.Tensor:

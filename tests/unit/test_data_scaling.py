@@ -33,9 +33,32 @@ def test_auto_per_feature_even_far_from_zero():
     assert scale.factor == 1
 
 
+@pytest.mark.parametrize(
+    ("mean", "deviation"),
+    [(101325.45, 0.2), (-101325.45, 0.2), (1.7e9, 1000), (3e-9, 1e-9), (0, 1e7), (0.5, 1e-5)],
+)
+def test_auto_is_right_wherever_float32_tells_values_apart(mean, deviation):
+    numbers = torch.randn(5000, 1, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
+    stored = (numbers * deviation + mean).float()
+    scale = find_scale(split(stored), "auto")
+    assert scale.mean[0] == pytest.approx(stored.double().mean().item(), abs=2e-6 * deviation)
+    assert scale.std[0] == pytest.approx(stored.double().std().item(), rel=1e-3)
+    scaled = scale(stored).double()
+    step = 1.2e-7 * abs(mean) / deviation  # of the mean, which is float32 there
+    assert abs(scaled.mean().item()) <= 1e-4 + step
+
+
+def test_values_that_float32_hardly_tells_apart_stay_small():
+    seconds = (1.7e9 + torch.arange(100, dtype=torch.float64)[:, None]).float()
+    assert len(seconds.unique()) == 2
+    scale = find_scale(split(seconds), "auto")
+    assert scale(seconds).abs().max() <= 1
+
+
 def test_features_that_never_vary_have_deviation_one():
     constant = torch.full((50, 2), 0.1)
-    assert find_scale(split(constant), "auto").std == (1.0, 1.0)
+    scale = find_scale(split(constant), "auto")
+    assert (scale.std, scale.mean) == ((1.0, 1.0), pytest.approx((0.1, 0.1)))
 
 
 def test_a_part_of_many_samples_is_enough(monkeypatch):
