@@ -39,6 +39,10 @@ def assembled(parts: dict[str, Samples], spec: DataSpec) -> Data:
         ConfigError: If it can't be learned from as it is.
     """
     _check_lengths(parts)
+    if spec.source_kind == "csv":
+        from harness.data.tables import made_alike  # pandas is slow to import
+
+        parts = made_alike(parts, dict(spec.places))
     targets = labelled(parts, spec.kind)
     source = "all" if "all" in parts else "train"
     classes = targets.targets[source] if targets.kind == "classification" else None

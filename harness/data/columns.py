@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 from pandas.api import types as kinds
 
-from harness.data.samples import HEADER_LINES, Samples
+from harness.data.samples import Samples, digests_of
 from harness.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -31,36 +31,40 @@ def encoded(
     """Return tables as float32 `[M, F]`, and notes on what was done.
 
     Args:
-        parts: Tables, `"all"` or by split.
+        parts: Tables from `harness.data.tables.made_alike`, `"all"` or by split.
         train_rows: int64 `[N]`, which rows of the first part are trained on: categories and
             medians are theirs.
 
     Raises:
-        ConfigError: If a table lacks a column that the training table has, or has text where that
-            has numbers; if a column has too many texts, no number, or an infinite one.
+        ConfigError: If a table has text where the training table has numbers; if a column has too
+            many texts, nothing in the training rows, or an infinite number.
     """
     source = "all" if "all" in parts else "train"
-    frames = {name: _aligned(name, one.inputs, parts[source].inputs) for name, one in parts.items()}
+    frames = {name: one.inputs for name, one in parts.items()}
     train = frames[source].iloc[train_rows]
     _check_texts(train)
     blocks: dict[str, list[NDArray[np.float32]]] = {name: [] for name in frames}
     notes: list[str] = []
     for column in train.columns:
+        _check_filled(column, train[column])
         encode = _numbers if kinds.is_numeric_dtype(train[column].dtype) else _indicators
         columns = {name: frame[column] for name, frame in frames.items()}
         for name, block in encode(column, columns, train[column], notes).items():
             blocks[name].append(block)
-    joined = {name: np.ascontiguousarray(np.hstack(found)) for name, found in blocks.items()}
-    return {n: replace(one, inputs=joined[n]) for n, one in parts.items()}, tuple(notes)
+    found = {}
+    for name, one in parts.items():
+        joined = np.ascontiguousarray(np.hstack(blocks[name]))
+        # Digests are of what is learned from: another order of columns is another data set.
+        found[name] = replace(one, inputs=joined, digests=digests_of(joined))
+    return found, tuple(notes)
 
 
-def _aligned(name: str, frame: pd.DataFrame, like: pd.DataFrame) -> pd.DataFrame:
-    absent = [str(column) for column in like.columns if column not in frame]
-    if absent:
+def _check_filled(column: str, train: pd.Series[Any]) -> None:
+    if train.isna().all():
         raise ConfigError(
-            f"The {name} table lacks columns that the training table has: {', '.join(absent[:5])}."
+            f"Column {column!r} is empty in all {len(train):,} training rows. Leave it out: "
+            f"drop={column}."
         )
-    return frame[list(like.columns)]
 
 
 def _check_texts(train: pd.DataFrame) -> None:
@@ -93,11 +97,6 @@ def _numbers(
                 f"{name} table: {exc}."
             ) from exc
         _check_finite(column, name, found[name])
-    if train.isna().all():
-        raise ConfigError(
-            f"Column {column!r} is empty in all {len(train):,} training rows. Leave it out: "
-            f"drop={column}."
-        )
     median = float(train.astype(np.float64).median())
     gaps = sum(int(np.isnan(one).sum()) for one in found.values())
     if gaps:
@@ -112,7 +111,7 @@ def _check_finite(column: str, name: str, values: NDArray[np.float64]) -> None:
         table = "" if name == "all" else f" of the {name} table"
         raise ConfigError(
             f"Column {column!r}{table} has {len(infinite):,} values that are infinite or too large "
-            f"for float32, the first in line {infinite[0] + HEADER_LINES + 1}. Mend them, or "
+            f"for float32, the first in row {infinite[0] + 1} below the header. Mend them, or "
             "leave them empty."
         )
 

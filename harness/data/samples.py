@@ -16,9 +16,6 @@ if TYPE_CHECKING:
 DIGEST_BYTES = 16
 """128 bits: by the birthday bound, no two of 2^40 samples share a digest by accident."""
 
-HEADER_LINES = 1
-"""Lines of a table above its first sample: line i + 2 has sample i."""
-
 
 def _ignore(*_: object) -> None:
     return None
@@ -46,6 +43,7 @@ class Samples:
             DataFrame for a table, until it is encoded.
         targets: Array `[M, ...]` as the source has it: numbers, truth values or texts; or several.
         digests: uint8 `[M, 16]`: two samples have the same inputs if and only if they are equal.
+            A table's own reader leaves them out.
         classes: Names; the targets are then numbers of names. Empty where the source has none.
         normalize: The scale by default: `"auto"` or `"none"`.
         notes: What a user should know.

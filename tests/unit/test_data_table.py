@@ -121,13 +121,57 @@ def test_spaces_after_separators_and_a_byte_order_mark(tmp_path):
     assert data.train.inputs[:4, 0].tolist() == [1, 2, 3, 4]
 
 
-def test_a_nameless_row_number_is_left_out(tmp_path):
-    text = rows(age=AGES, kind=["x", "y"] * 50)
-    lines = text.splitlines()
-    numbered = "\n".join([f",{lines[0]}", *(f"{i},{line}" for i, line in enumerate(lines[1:]))])
-    data = load_data(f"{table(tmp_path / 'a.csv', numbered)},label=kind")
+GAPS = [i for i in range(2 * N) if i % 7][:N]
+
+
+@pytest.mark.parametrize("numbers", [range(N), GAPS, RNG.permutation(N)])
+def test_a_nameless_row_number_is_left_out(tmp_path, numbers):
+    columns = {"age": AGES, "kind": ["x", "y"] * 50}
+    train = table(tmp_path / "a.csv", rows(**{"": numbers}, **columns))
+    data = load_data(f"{train},label=kind")
     assert data.train.sample_shape == (1,)
     assert any("numbers the rows" in note for note in data.notes)
+    for i, other in enumerate((columns, {"": range(N)} | columns, {"": ["a"] * N} | columns)):
+        test = table(tmp_path / f"{i}.csv", rows(**other))
+        assert load_data(f"train={train},test={test},label=kind").test.sample_shape == (1,)
+
+
+def test_a_nameless_column_of_values_is_kept(tmp_path):
+    for i, values in enumerate((AGES, INCOMES)):
+        path = table(tmp_path / f"{i}.csv", rows(**{"": values}, kind=["x", "y"] * 50))
+        assert load_data(f"{path},label=kind").train.sample_shape == (1,)
+
+
+def test_texts_of_training_are_texts_as_written_elsewhere(tmp_path):
+    codes = ["0", "01", "2", "True", "x"] * 20
+    others = ["0", "01", "", "2", "2"] * 20
+    train = table(tmp_path / "a.csv", rows(code=codes, kind=["x", "y"] * 50))
+    test = table(tmp_path / "b.csv", rows(code=others, kind=["x", "y"] * 50))
+    data = load_data(f"train={train},test={test},label=kind,normalize=none")
+    expected = [[1, 0, 0, 0, 0], [0, 1, 0, 0, 0], [0] * 5, [0, 0, 1, 0, 0], [0, 0, 1, 0, 0]]
+    assert data.test.inputs[:5].tolist() == expected
+    assert any("20 missing" in note for note in data.notes)
+    assert any("80 of 100 test samples are also" in note for note in data.notes)
+
+
+def test_classes_may_be_called_as_missing_values_are(tmp_path):
+    path = table(tmp_path / "a.csv", kind=["None", "NA", "null", "x"] * 25)
+    assert load_data(f"{path},label=kind").classes == ("NA", "None", "null", "x")
+    for i, kinds in enumerate((["None", "x", "", "x"] * 25, [1, 2, "NA", 3] * 25)):
+        path = table(tmp_path / f"{i}.csv", kind=kinds)
+        refuse(f"{path},label=kind", "25 of 100 rows have no target (kind): rows 3, 7")
+
+
+def test_the_order_of_columns_is_part_of_the_identity(tmp_path):
+    columns = {"age": AGES, "kind": ["x", "y"] * 50, "income": INCOMES}
+    one, other, same = (
+        load_data(f"{table(tmp_path / f'{i}.csv', rows(**dict(items)))},label=kind,normalize=none")
+        for i, items in enumerate((
+            columns.items(), reversed(columns.items()), sorted(columns.items())
+        ))
+    )  # fmt: skip
+    assert torch.equal(one.train.rows, other.train.rows)
+    assert one.sha256 == same.sha256 != other.sha256
 
 
 def test_repeated_rows_stay_together(tmp_path):
@@ -159,17 +203,27 @@ def test_bad_tables(tmp_path):
     gaps = ["x", "y"] * 50
     gaps[3] = gaps[9] = ""
     gap = table(tmp_path / "gap.csv", kind=gaps)
-    refuse(f"{gap},label=kind", "2 of 100 rows have no target (kind): lines 5, 11")
+    refuse(f"{gap},label=kind", "2 of 100 rows have no target (kind): rows 4, 10 below the header")
     names = table(tmp_path / "names.csv", name=[f"n{i}" for i in range(N)])
     refuse(f"{names},label=kind", "'name' 70", "drop=name")
     empty = table(tmp_path / "empty.csv", hole=[""] * N)
     refuse(f"{empty},label=kind", "'hole' is empty", "drop=hole")
+    held_out = int(load_data(f"{path},label=kind").test.rows[0])
+    rare = table(tmp_path / "rare.csv", hue=["red" if i == held_out else "" for i in range(N)])
+    refuse(f"{rare},label=kind", "'hue' is empty", "drop=hue")
     endless = table(tmp_path / "inf.csv", x=["inf", *range(N - 1)])
-    refuse(f"{endless},label=kind", "infinite", "line 2")
+    refuse(f"{endless},label=kind", "infinite", "row 1 below the header")
     ragged = table(tmp_path / "ragged.csv", "a,b\n1,2\n1,2,3,4\n")
     refuse(f"{ragged},label=a", "no readable CSV", "line 3")
     refuse(f"{table(tmp_path / 'none.csv', chr(10))},label=a", "no readable CSV")
     refuse(f"{table(tmp_path / 'head.csv', 'a,b' + chr(10))},label=a", "no rows")
+    twice = table(tmp_path / "twice.csv", "a,b,a \n" + "1,x,2\n" * 50)
+    refuse(f"{twice},label=b", "several columns called 'a'", "Rename")
+    packed = bytearray(gzip.compress(rows(age=AGES, kind=INCOMES).encode()))
+    packed[200:240] = bytes(40)
+    damaged = tmp_path / "damaged.csv.gz"
+    damaged.write_bytes(packed)
+    refuse(f"{damaged},label=kind", "no readable CSV")
     latin = tmp_path / "latin.csv"
     latin.write_bytes("größe,b\n1,2\n".encode("latin-1"))
     refuse(f"{latin},label=b", "UTF-8")
