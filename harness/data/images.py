@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".pgm", ".ppm", ".tif", ".tiff", ".webp")
-_GREY = ("1", "L", "LA", "La", "I", "I;16", "I;16B", "I;16L", "I;16N")
+GREY = ("1", "L", "LA", "La", "I", "I;16", "I;16B", "I;16L", "I;16N")
+"""Pillow's modes of images that have no colour."""
 _SWAPS_SIDES = (5, 6, 7, 8)
 """EXIF orientations that turn an image by a quarter."""
 _ORIENTATION = 0x0112
@@ -61,7 +62,7 @@ def look(encoded: bytes | Path) -> tuple[int, int, bool]:
         width, height = image.size
         if image.getexif().get(_ORIENTATION) in _SWAPS_SIDES:
             width, height = height, width
-        return height, width, image.mode in _GREY
+        return height, width, image.mode in GREY
 
 
 def decode(encoded: bytes | Path, form: ImageForm) -> NDArray[np.uint8]:

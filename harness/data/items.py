@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
-from PIL import Image
+from PIL import Image, ImageOps
 
-from harness.data.images import ImageForm, fitted
+from harness.data.images import GREY, ImageForm, fitted
+from harness.data.objects import array_of, plain
 from harness.errors import ConfigError
 from harness.importing import user_code
 
@@ -21,11 +22,27 @@ if TYPE_CHECKING:
 _COMPARED = 8
 """Items that are read twice, to see whether they are random."""
 _REPORT_EVERY = 256
-Read = tuple["NDArray[Any]", "NDArray[Any] | tuple[NDArray[Any], ...]", tuple[str, ...]]
 
 
-def read_items(dataset: Any, what: str, spec: DataSpec, listen: Listener) -> Read:
-    """Return all inputs `[N, ...]`, all targets, and notes.
+@dataclass(frozen=True, slots=True, eq=False)
+class Items:
+    """All items of a data set.
+
+    Attributes:
+        inputs: `[N, ...]`; uint8 `[N, C, H, W]` of Pillow images.
+        targets: `[N, ...]`, or several such arrays.
+        are_pictures: Whether the inputs were Pillow images.
+        notes: What a user should know.
+    """
+
+    inputs: NDArray[Any]
+    targets: NDArray[Any] | tuple[NDArray[Any], ...]
+    are_pictures: bool
+    notes: tuple[str, ...]
+
+
+def read_items(dataset: Any, what: str, spec: DataSpec, listen: Listener) -> Items:
+    """Return all items.
 
     Args:
         dataset: Has `len()` and `[i]`, which gives (input, target): tensors, arrays, numbers,
@@ -35,7 +52,7 @@ def read_items(dataset: Any, what: str, spec: DataSpec, listen: Listener) -> Rea
         listen: Told how it goes.
 
     Raises:
-        ConfigError: If an item is no pair, items differ in shape, or the user's code fails.
+        ConfigError: If an item is no pair, items differ in shape or kind, or the user's code fails.
     """
     with user_code(f"{what}: len()", "--data"):
         total = len(dataset)
@@ -43,15 +60,23 @@ def read_items(dataset: Any, what: str, spec: DataSpec, listen: Listener) -> Rea
         raise ConfigError(f"`--data`: {what} is empty.")
     inputs: list[NDArray[Any]] = []
     targets: list[Any] = []
+    pictures = 0
     listen.notify(f"reading {total:,} items ({what})")
     for index in range(total):
         one, target = _item(dataset, index, what)
         inputs.append(_as_array(one, spec, f"item {index} of {what}"))
         targets.append(target)
+        pictures += isinstance(one, Image.Image)
         if (index + 1) % _REPORT_EVERY == 0 or index + 1 == total:
             listen.advance(index + 1, total)
     notes = (f"The items of {what} were read once{_randomness(dataset, inputs, what, spec)}.",)
-    return _stacked(inputs, f"inputs of {what}"), _targets(targets, what), notes
+    if pictures not in (0, total):
+        raise ConfigError(
+            f"`--data`: {pictures:,} of {total:,} inputs of {what} are Pillow images and the "
+            "others are not. Make them one kind."
+        )
+    stacked = _stacked(inputs, f"inputs of {what}")
+    return Items(stacked, _targets(targets, what), bool(pictures), notes)
 
 
 def _item(dataset: Any, index: int, what: str) -> tuple[Any, Any]:
@@ -71,22 +96,24 @@ def _item(dataset: Any, index: int, what: str) -> tuple[Any, Any]:
 
 def _as_array(one: Any, spec: DataSpec, what: str) -> NDArray[Any]:
     if isinstance(one, Image.Image):
-        grey = one.mode in ("1", "L", "LA")
-        height, width = spec.size or (one.height, one.width)
-        form = ImageForm(spec.channels or (1 if grey else 3), height, width, spec.size is not None)
         try:
-            return fitted(one, form)
+            return _pixels(one, spec)
         except (OSError, ValueError) as exc:
             raise ConfigError(f"`--data`: {what} can't be used: {exc}.") from exc
-    if isinstance(one, torch.Tensor):
-        return one.detach().cpu().numpy()
-    found = np.asarray(one)
+    found = array_of(one, f"`--data`: the input of {what}")
     if found.dtype.kind not in "iubf":
         raise ConfigError(
             f"`--data`: {what} must have a tensor, an array, numbers or an image as input. "
             f"Received: {type(one).__name__}."
         )
     return found
+
+
+def _pixels(image: Image.Image, spec: DataSpec) -> NDArray[np.uint8]:
+    upright = ImageOps.exif_transpose(image)
+    height, width = spec.size or (upright.height, upright.width)
+    channels = spec.channels or (1 if upright.mode in GREY else 3)
+    return fitted(upright, ImageForm(channels, height, width, resize=spec.size is not None))
 
 
 def _stacked(arrays: list[NDArray[Any]], what: str) -> NDArray[Any]:
@@ -110,16 +137,14 @@ def _targets(targets: list[Any], what: str) -> Any:
 
 
 def _column(values: list[Any], what: str) -> NDArray[Any]:
-    plain = [v.detach().cpu().numpy() if isinstance(v, torch.Tensor) else v for v in values]
-    if len({np.shape(one) for one in plain}) > 1:
-        raise ConfigError(f"`--data`: the targets of {what} differ in shape. Make them one shape.")
-    found = np.asarray(plain)
-    if found.dtype.kind not in "iubfU":
-        raise ConfigError(
-            f"`--data`: targets of {what} must be numbers, texts, tensors or arrays. Received: "
-            f"{type(values[0]).__name__}."
-        )
-    return found
+    named = f"`--data`: targets of {what}"
+    arrays = [array_of(one, named) for one in values]
+    if len({one.shape for one in arrays}) > 1:
+        raise ConfigError(f"{named} differ in shape. Make them one shape.")
+    if all(one.dtype.kind in "iubf" for one in arrays):
+        return np.stack(arrays)
+    # As objects: NumPy would make texts of the numbers, and of what is missing, beside texts.
+    return plain(np.stack([one.astype(object) for one in arrays]), named)
 
 
 def _randomness(dataset: Any, inputs: list[NDArray[Any]], what: str, spec: DataSpec) -> str:

@@ -13,11 +13,12 @@ Classes are those of the training split, sorted; whole numbers 0 to K-1 keep the
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from harness.data.objects import plain
 from harness.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -53,9 +54,10 @@ def labelled(parts: dict[str, Samples], asked: str | None) -> Labelled:
         asked: `"classification"`, `"regression"`, or None to tell by the targets.
 
     Raises:
-        ConfigError: If they are not of the kind asked, not finite, or if a held-out split has a
-            class that the training split lacks.
+        ConfigError: If they are not of the kind asked, missing, not finite, or if a held-out split
+            has a class that the training split lacks.
     """
+    parts = {name: _with_plain(name, one) for name, one in parts.items()}
     first = parts.get("all", parts.get("train"))
     assert first is not None
     kind = asked or _kind(first)
@@ -70,12 +72,20 @@ def labelled(parts: dict[str, Samples], asked: str | None) -> Labelled:
     return _classes({name: _raw_classes(name, one) for name, one in parts.items()}, first)
 
 
+def _with_plain(name: str, samples: Samples) -> Samples:
+    what = f"Targets ({_of(name)})"
+    targets = samples.targets
+    if isinstance(targets, tuple):
+        return replace(samples, targets=tuple(plain(part, what) for part in targets))
+    return replace(samples, targets=plain(targets, what))
+
+
 def _kind(samples: Samples) -> str:
     targets = samples.targets
     if isinstance(targets, tuple):
         return "other"
     flat = targets.ndim == 1 or (targets.ndim == 2 and targets.shape[1] == 1)
-    if samples.classes or (flat and targets.dtype.kind in "bUOST"):
+    if samples.classes or (flat and targets.dtype.kind in "bUT"):
         return "classification"
     if targets.dtype.kind == "f":
         return "regression" if targets.ndim <= 2 else "other"
@@ -90,7 +100,13 @@ def _class_like(samples: Samples) -> tuple[str, ...]:
     targets = samples.targets
     assert not isinstance(targets, tuple)
     found = np.unique(targets)
-    if targets.dtype.kind != "f" or len(found) > _FEW or (found != np.round(found)).any():
+    one_each = targets.size == len(targets)
+    if (
+        targets.dtype.kind != "f"
+        or not one_each
+        or len(found) > _FEW
+        or (found != np.round(found)).any()
+    ):
         return ()
     return (
         f"the targets are {len(found)} different whole numbers stored as floating point: they are "
@@ -119,13 +135,17 @@ def _values(name: str, samples: Samples) -> NDArray[np.float32]:
             "other columns (label=), or use kind=classification."
         )
     found = targets.astype(np.float32).reshape(len(targets), -1)
-    bad = np.flatnonzero(~np.isfinite(found).all(axis=1))
+    _check_finite(name, found, samples)
+    return found
+
+
+def _check_finite(name: str, values: NDArray[Any], samples: Samples) -> None:
+    bad = np.flatnonzero(~np.isfinite(values.reshape(len(values), -1)).all(axis=1))
     if len(bad):
         raise ConfigError(
-            f"{len(bad):,} of {len(found):,} targets ({_of(name)}) are NaN or infinite, the first "
+            f"{len(bad):,} of {len(values):,} targets ({_of(name)}) are NaN or infinite, the first "
             f"at {samples.where(int(bad[0]))}. Repair them or leave those samples out."
         )
-    return found
 
 
 def _raw_classes(name: str, samples: Samples) -> NDArray[Any]:
@@ -138,11 +158,12 @@ def _raw_classes(name: str, samples: Samples) -> NDArray[Any]:
         )
     flat = targets.reshape(-1)
     if flat.dtype.kind == "f":
-        if not (np.isfinite(flat).all() and (flat == np.round(flat)).all()):
+        _check_finite(name, flat, samples)
+        fractions = flat[flat != np.round(flat)]
+        if len(fractions):
             raise ConfigError(
                 f"kind=classification needs whole numbers, truth values or texts as targets "
-                f"({_of(name)}). Received: fractions, such as {flat[flat != np.round(flat)][0]}. "
-                "Use kind=regression."
+                f"({_of(name)}). Received: fractions, such as {fractions[0]}. Use kind=regression."
             )
         flat = flat.astype(np.int64)
     if samples.classes:

@@ -172,6 +172,8 @@ def test_bad_targets(tmp_path):
     y = x[:, 0].copy()
     y[5] = np.inf
     refuse(npz(tmp_path / "a.npz", x=x, y=y), "1 of 100 targets", "sample 5")
+    refuse(npz(tmp_path / "h.npz", x=x, y=np.where(np.isinf(y), y, 1.0)) + ",kind=classification",
+           "1 of 100 targets", "sample 5")  # fmt: skip
     fractions = npz(tmp_path / "b.npz", x=x, y=x[:, 0]) + ",kind=classification"
     refuse(fractions, "whole numbers", "kind=regression")
     refuse(npz(tmp_path / "c.npz", x=x, y=np.full(100, "a")), "at least two classes")
@@ -247,5 +249,7 @@ def test_classes_that_look_like_values_are_told(tmp_path):
     assert found.kind == "regression"
     assert any("4 different whole numbers" in note for note in found.notes)
     assert load_data(f"{path},kind=classification").notes == ()
+    hot = load_data(npz(tmp_path / "c.npz", x=rows, y=np.eye(4)[LABELS]))
+    assert (hot.outputs, hot.notes) == (4, ())
     values = npz(tmp_path / "b.npz", x=rows, y=rows[:, 0])
     assert not any("whole numbers" in note for note in load_data(values).notes)

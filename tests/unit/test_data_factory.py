@@ -31,6 +31,9 @@ class Items(torch.utils.data.Dataset):
 """
 
 
+X = torch.arange(300.0).view(100, 3)
+
+
 @pytest.fixture
 def factory(tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "path", list(sys.path))
@@ -96,6 +99,65 @@ def test_pillow_images_and_texts(factory):
     assert load_data(f"{spec},size=8,channels=1").train.sample_shape == (1, 8, 8)
 
 
+def test_pillow_images_as_cameras_and_scanners_make_them(factory):
+    turned = factory("""
+        def make():
+            images = [Image.new("L", (4, 3), i) for i in range(100)]
+            for image in images:
+                image.getexif()[0x0112] = 6
+            return [(image, i % 2) for i, image in enumerate(images)]
+    """)
+    assert load_data(turned).train.sample_shape == (1, 4, 3)
+    wide = factory("""
+        def make():
+            wide = [np.full((5, 6), 257 * i, np.uint16) for i in range(100)]
+            return [(Image.fromarray(one), i % 2) for i, one in enumerate(wide)]
+    """)
+    data = load_data(wide)
+    assert data.train.sample_shape == (1, 5, 6)
+    assert torch.equal(data.train.inputs[:, 0, 0, 0], torch.arange(100, dtype=torch.uint8))
+
+
+@pytest.mark.parametrize("option", ["", ",layout=nhwc", ",layout=nchw"])
+def test_pillow_images_keep_their_sides_whatever_the_layout(factory, option):
+    spec = factory("""
+        def make():
+            pixels = np.arange(24, dtype=np.uint8).reshape(2, 4, 3)
+            return [(Image.fromarray(pixels + i), i % 2) for i in range(100)]
+    """)
+    inputs = load_data(spec + option).train.inputs
+    expected = torch.arange(24, dtype=torch.uint8).view(2, 4, 3).permute(2, 0, 1)
+    assert torch.equal(inputs[0], expected)
+
+
+@pytest.mark.parametrize(
+    ("targets", "classes"),
+    [
+        ("np.arange(100).astype(object) % 11", tuple(map(str, range(11)))),
+        ("np.array([True, False] * 50, object)", ("False", "True")),
+        ("np.array([2.0, 10] * 50, object).astype(int)", ("2", "10")),
+        ("np.array(['b', 'a'] * 50, object)", ("a", "b")),
+        ("np.array(['ä'.encode(), b'b'] * 50)", ("b", "ä")),
+    ],
+)
+def test_targets_that_are_objects_are_what_they_hold(factory, targets, classes):
+    pair = load_data(factory(f"def make(): return X, {targets}"))
+    items = load_data(factory(f"def make(): return list(zip(X, {targets}))"))
+    assert pair.classes == items.classes == classes
+
+
+def test_objects_that_are_fractions_are_values(factory):
+    data = load_data(factory("def make(): return X, np.array([0.5, 2] * 50, object)"))
+    assert (data.kind, data.outputs) == ("regression", 1)
+
+
+def test_number_types_that_numpy_lacks(factory):
+    pair = load_data(factory("def make(): return X.bfloat16(), X[:, 0].bfloat16()"))
+    items = load_data(factory("def make(): return [(x.bfloat16(), x[0].bfloat16()) for x in X]"))
+    for data in (pair, items):
+        assert torch.equal(data.train.inputs, X.bfloat16().float())
+
+
 def test_randomness_is_the_same_every_time_and_told(factory):
     spec = factory("def make(): return Items(noise=1.0)")
     torch_state, numpy_state = torch.get_rng_state(), np.random.get_state()[1].copy()
@@ -140,7 +202,22 @@ def test_keys_that_finished_data_would_ignore_are_refused(factory):
         ("def make(): return [1, 2]", ["item 0", "(input, target)", "int"]),
         ("def make(): return [{'image': 1, 'label': 2}]", ["a dict with 'image', 'label'"]),
         ("def make(): return [(object(), 1)] * 99", ["as input", "object"]),
+        ("def make(): return [((X[0], X[0, :2]), 1)] * 99", ["input of item 0", "tuple"]),
+        ("def make(): return [(X[0], [[1], [1, 2]])] * 99", ["targets of", "list", "no array"]),
         ("def make(): return [(X[0], object())] * 99", ["targets", "object"]),
+        ("def make(): return [(X[i], i or 'a') for i in range(99)]", ["all texts", "int, str"]),
+        ("def make(): return [(X[0], 'a'), (X[1], None)] * 50", ["50 of 100 are missing", "1, 3,"]),
+        ("def make(): return [(X[0], 'a'), (X[1], float('nan'))] * 50", ["50 of 100 are missing"]),
+        (
+            "def make(): return X, np.array(['a', 'b', None, 'a'] * 25, object)",
+            ["25 of 100 are missing", "samples 2, 6"],
+        ),
+        ("def make(): return X, np.array(['a', 1] * 50, object)", ["all texts", "int, str"]),
+        ("def make(): return X, np.array([b'a', 'ä'.encode('latin-1')] * 50)", ["no UTF-8"]),
+        (
+            "def make(): return [(Image.new('L', (3, 1)), 0), (X[:1, None], 1)] * 50",
+            ["50 of 100 inputs", "Pillow images"],
+        ),
         ("def make(): return [(X[0, :i], 1) for i in (1, 2)]", ["differ in shape: [1], [2]"]),
         ("def make(): return [(X[0], X[:i]) for i in (1, 2)]", ["targets", "differ in shape"]),
         ("def make(): return []", ["is empty"]),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import random
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,6 +12,7 @@ import torch
 
 from harness.data.arrays import stored_array
 from harness.data.items import read_items
+from harness.data.objects import from_tensor
 from harness.data.samples import Samples, digests_of
 from harness.data.sources import SPLIT_NAMES
 from harness.data.split import Data
@@ -147,7 +149,10 @@ def _samples(one: Any, what: str, spec: DataSpec, listen: Listener) -> Samples:
         inputs, targets = _array(one[0]), one[1]
         targets = tuple(map(_array, targets)) if isinstance(targets, tuple) else _array(targets)
     else:
-        inputs, targets, notes = read_items(one, what, spec, listen)
+        items = read_items(one, what, spec, listen)
+        inputs, targets, notes = items.inputs, items.targets, items.notes
+        if items.are_pictures:
+            spec = replace(spec, layout="nchw")  # as they were stored: `layout=` is of arrays
     for part in targets if isinstance(targets, tuple) else (targets,):
         if part.ndim == 0 or len(part) != len(inputs):
             raise ConfigError(
@@ -160,7 +165,7 @@ def _samples(one: Any, what: str, spec: DataSpec, listen: Listener) -> Samples:
 
 
 def _array(one: Any) -> Any:
-    return one.detach().cpu().numpy() if isinstance(one, torch.Tensor) else one
+    return from_tensor(one) if isinstance(one, torch.Tensor) else one
 
 
 @contextlib.contextmanager
