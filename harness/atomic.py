@@ -4,10 +4,20 @@ from __future__ import annotations
 
 import contextlib
 import os
+import secrets
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+
+def temporary_path(path: Path) -> Path:
+    """Return a hidden name beside a file that no other writer has.
+
+    By chance, not by process: threads share a process number, and so may containers. Not from
+    `tempfile`, whose files only their owner may read.
+    """
+    return path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")
 
 
 def write_atomic(path: Path, data: bytes) -> None:
@@ -16,9 +26,9 @@ def write_atomic(path: Path, data: bytes) -> None:
     Raises:
         OSError: If the folder can't be written or the disk is full; an old file then stays.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = temporary_path(path)
     try:
-        with temporary.open("wb") as file:
+        with temporary.open("xb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from harness.atomic import write_atomic
+from harness.atomic import temporary_path, write_atomic
 from harness.data.samples import DIGEST_BYTES
 from harness.folders import cache_folder
 
@@ -131,7 +131,7 @@ class _Reserved:
 
     def __init__(self, path: Path, shape: tuple[int, ...]) -> None:
         self._path = path
-        self._temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+        self._temporary = temporary_path(path)
         try:
             self.images = np.lib.format.open_memmap(
                 self._temporary, mode="w+", dtype=np.uint8, shape=shape

@@ -10,6 +10,7 @@ import torch
 from PIL import Image
 
 from harness.data import encoded as encoded_module
+from harness.data.cache import cached_images
 from harness.data.images import ImageForm, decode, look
 from harness.data.spec import load_data
 from harness.errors import ConfigError
@@ -130,6 +131,24 @@ def test_a_damaged_cache_is_made_anew(tmp_path, cache, damage):
     for path in cache.glob("*.npy"):
         path.write_bytes(damage)
     assert load_data(str(root)).sha256 == first.sha256
+
+
+def test_two_writers_of_one_entry_do_not_meet(cache):
+    shape = (1, 1, 2, 2)
+
+    def fill(images):
+        if not list(cache.glob("*.npy")):
+            cached_images(
+                "key", shape, lambda others: others.fill(1) or np.zeros((1, 16), np.uint8)
+            )
+        images[:] = 2
+        assert (np.load(cache / "key.images.npy") == 1).all()
+        return np.zeros((1, 16), np.uint8)
+
+    (images, _), note = cached_images("key", shape, fill)
+    assert (images == 2).all()
+    assert note == ""
+    assert sorted(one.name for one in cache.iterdir()) == ["key.digests.npy", "key.images.npy"]
 
 
 def test_a_cache_that_cannot_be_written_is_a_note(tmp_path, monkeypatch):
