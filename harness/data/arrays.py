@@ -3,8 +3,9 @@
 - uint8 with three dimensions is `[N, H, W]`, one channel.
 - uint8 with four has its channels where 1, 3 or 4 stands: in dimension 1 or in the last; where both
   or neither have it, `layout=` must say.
+- uint8 with two dimensions, `[N, F]`, is no image: it becomes float32, not scaled.
 - Other whole numbers with three or four dimensions are taken as images if all are 0 to 255; with
-  two they are numbers of tokens, int64.
+  two, `[N, F]`, they are numbers of tokens, int64, whatever they mean: features should be float32.
 - Floating-point numbers become float32 and are otherwise left alone: no layout is guessed.
 """
 

@@ -19,6 +19,7 @@ SPLIT_NAMES = {"train": "train", "val": "validation", "valid": "validation",
                "validation": "validation", "test": "test"}  # fmt: skip
 """What users call the splits -> what we call them."""
 _STORED_NAMES = SPLIT_NAMES | {"training": "train", "testing": "test"}
+"""What folders, files and arrays of splits are called besides."""
 FASHION_MNIST = "/usr/share/datasets/fashion-mnist"
 """Where Debian's package dataset-fashion-mnist puts it."""
 _EXPECTED = (

@@ -27,7 +27,7 @@
 | `split_seed=` | all | another division |
 
 By default images and tables are scaled by the training split's mean and deviation (`auto`), per
-channel or column; arrays of floating-point numbers and what functions return are left alone.
+channel or column, whether they come from files or functions; other arrays are left alone.
 """
 
 from __future__ import annotations

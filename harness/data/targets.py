@@ -7,6 +7,8 @@ What kind they are, where the user doesn't say:
 - floating-point numbers `[N]` or `[N, k]` are values to regress on;
 - anything else (several tensors, a map per sample) is for the user's own loss.
 
+Arrays of Python objects count as what they hold: all numbers, all truth values or all texts.
+
 Classes are those of the training split, sorted; whole numbers 0 to K-1 keep their numbers.
 """
 
