@@ -18,8 +18,12 @@ _NAMED = 5
 
 
 def from_tensor(tensor: torch.Tensor) -> NDArray[Any]:
-    """Return a tensor's values; floating-point types that NumPy lacks become float32."""
-    found = tensor.detach().cpu()
+    """Return a tensor's values; floating-point types that NumPy lacks become float32.
+
+    Args:
+        tensor: Anywhere, of any layout and with or without a gradient.
+    """
+    found = tensor.detach().cpu().to_dense()
     if found.is_floating_point() and found.dtype not in _NUMPY_FLOATS:
         found = found.float()
     array: NDArray[Any] = found.numpy()
@@ -64,7 +68,9 @@ def plain(values: NDArray[Any], what: str) -> NDArray[Any]:
             raise ConfigError(
                 f"{what} are bytes that are no UTF-8: {exc}. Make texts or numbers of them."
             ) from exc
-    return values if values.dtype.kind != "O" else _of_objects(values, what)
+    if values.dtype.kind in "OT":  # objects, and texts of NumPy's StringDType
+        return _of_objects(values.astype(object), what)
+    return values
 
 
 def _of_objects(values: NDArray[Any], what: str) -> NDArray[Any]:

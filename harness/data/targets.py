@@ -87,7 +87,7 @@ def _kind(samples: Samples) -> str:
     if isinstance(targets, tuple):
         return "other"
     flat = targets.ndim == 1 or (targets.ndim == 2 and targets.shape[1] == 1)
-    if samples.classes or (flat and targets.dtype.kind in "bUT"):
+    if samples.classes or (flat and targets.dtype.kind in "bU"):
         return "classification"
     if targets.dtype.kind == "f":
         return "regression" if targets.ndim <= 2 else "other"

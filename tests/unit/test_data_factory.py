@@ -138,6 +138,7 @@ def test_pillow_images_keep_their_sides_whatever_the_layout(factory, option):
         ("np.array([2.0, 10] * 50, object).astype(int)", ("2", "10")),
         ("np.array(['b', 'a'] * 50, object)", ("a", "b")),
         ("np.array(['ä'.encode(), b'b'] * 50)", ("b", "ä")),
+        ("np.array(['b', 'a'] * 50, np.dtypes.StringDType())", ("a", "b")),
     ],
 )
 def test_targets_that_are_objects_are_what_they_hold(factory, targets, classes):
@@ -154,7 +155,8 @@ def test_objects_that_are_fractions_are_values(factory):
 def test_number_types_that_numpy_lacks(factory):
     pair = load_data(factory("def make(): return X.bfloat16(), X[:, 0].bfloat16()"))
     items = load_data(factory("def make(): return [(x.bfloat16(), x[0].bfloat16()) for x in X]"))
-    for data in (pair, items):
+    sparse = load_data(factory("def make(): return X.bfloat16().to_sparse(), X[:, 0].bfloat16()"))
+    for data in (pair, items, sparse):
         assert torch.equal(data.train.inputs, X.bfloat16().float())
 
 

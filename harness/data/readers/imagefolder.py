@@ -79,7 +79,7 @@ def _split_folders(root: Path) -> dict[str, Path]:
         raise ConfigError(
             f"{root} has folders of splits and others beside them: {', '.join(strangers[:5])}. "
             "Expected train/ with val/, test/ or both. Take the others out, or name the splits: "
-            f"train={trains[0]},test=FOLDER."
+            f"train={trains[0]},test=FOLDER. If all are classes, call {trains[0].name} otherwise."
         )
     if len({split for split, _ in named}) < len(named):
         raise ConfigError(
