@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 
 _OURS = Path(__file__).parent
+_folders: set[Path] = set()
+"""Folders of the user's code that were put on the module path here."""
 
 
 def load_object(spec: str, option: str) -> Any:
@@ -41,7 +43,8 @@ def load_object(spec: str, option: str) -> Any:
         )
     is_file = place.endswith(".py")
     module = _file_module(Path(place), option) if is_file else _named_module(place, option)
-    return _attribute(module, name, place, option)
+    with user_code(spec, option):  # properties may fail
+        return _attribute(module, name, place, option)
 
 
 @contextlib.contextmanager
@@ -100,7 +103,7 @@ def _named_module(name: str, option: str) -> ModuleType:
     importlib.invalidate_caches()  # the file may be younger than the last look at its folder
     try:
         with user_code(f"module {name!r}", option):
-            return importlib.import_module(name)
+            module = importlib.import_module(name)
     except ConfigError as exc:
         absent = exc.__cause__
         if not isinstance(absent, ModuleNotFoundError) or not absent.name:
@@ -112,6 +115,24 @@ def _named_module(name: str, option: str) -> ModuleType:
                 "'path/file.py:name'."
             ) from absent
         raise  # the module is there; what it imports isn't
+    _check_not_hidden(module, name, option)
+    return module
+
+
+def _check_not_hidden(module: ModuleType, name: str, option: str) -> None:
+    """Refuse a module that hides the current folder's file of its name, being imported already.
+
+    Raises:
+        ConfigError: If it does.
+    """
+    here = Path.cwd() / f"{name.replace('.', '/')}.py"
+    found = getattr(module, "__file__", None)
+    if here.is_file() and not (found and here.samefile(found)):
+        raise ConfigError(
+            f"{option} names the module {name!r}, which is another one than {here}: "
+            f"{found or 'built into Python'}. Name the file, '{here.relative_to(Path.cwd())}:NAME',"
+            " or rename it."
+        )
 
 
 def _make_importable(folder: Path) -> None:
@@ -119,8 +140,37 @@ def _make_importable(folder: Path) -> None:
 
     For good, since the user's functions may import their neighbours when they are called.
     """
-    if str(folder) not in sys.path:
-        sys.path.insert(0, str(folder))
+    if str(folder) in sys.path:
+        sys.path.remove(str(folder))
+    else:
+        _folders.add(folder)
+    sys.path.insert(0, str(folder))
+    _forget_namesakes(folder)
+
+
+def _forget_namesakes(folder: Path) -> None:
+    """Forget modules of the user's other folders where this one has a module of that name.
+
+    What was loaded with them keeps them.
+    """
+    roots = {path.stem for path in folder.iterdir() if path.suffix == ".py" or path.is_dir()}
+    known = [(name, name.partition(".")[0], module) for name, module in sys.modules.items()]
+    gone = {
+        root
+        for name, root, module in known
+        if root in roots and _home(name, module) in _folders - {folder}
+    }
+    for name, root, _ in known:
+        if root in gone:
+            del sys.modules[name]
+
+
+def _home(name: str, module: ModuleType) -> Path | None:
+    """Return the folder from which a module, or the package that it is in, was imported."""
+    about = getattr(module, "__dict__", {})  # as some modules load what they are asked for
+    if not about.get("__file__"):
+        return None
+    return Path(about["__file__"]).resolve().parents[name.count(".") + ("__path__" in about)]
 
 
 def _attribute(module: ModuleType, name: str, place: str, option: str) -> Any:

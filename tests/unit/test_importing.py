@@ -49,6 +49,44 @@ def test_files_of_one_name_do_not_mix(here):
     assert load_object("two/net.py:v", "--model") == "two"
 
 
+def test_neighbours_of_one_name_do_not_mix(here):
+    for name in ("one", "two"):
+        (here / name / "parts").mkdir(parents=True)
+        (here / name / "parts" / "inner.py").write_text(f"w = {name!r}\n")
+        (here / name / "utils.py").write_text(f"v = {name!r}\n")
+        (here / name / f"{name}_net.py").write_text(
+            "import utils\nfrom parts import inner\ndef f(): return utils.v, inner.w\n"
+        )
+    first = load_object("one/one_net.py:f", "--model")
+    assert load_object("two/two_net.py:f", "--data")() == ("two", "two")
+    assert first() == ("one", "one")
+    (here / "one" / "again.py").write_text("import utils\n")
+    assert load_object("one/again.py:utils.v", "--loss") == "one"
+
+
+def test_a_neighbour_does_not_stand_for_a_module_of_the_current_folder(here):
+    (here / "sub").mkdir()
+    for folder in (here, here / "sub"):
+        (folder / "utils.py").write_text(f"v = {folder.name!r}\n")
+    (here / "sub" / "net.py").write_text("import utils\nv = utils.v\n")
+    assert load_object("sub/net.py:v", "--model") == "sub"
+    assert load_object("utils:v", "--data") == here.name
+
+
+@pytest.mark.parametrize("name", ["queue", "types", "sys"])
+def test_a_file_that_an_imported_module_hides_is_told(here, name):
+    (here / f"{name}.py").write_text("v = 1\n")
+    refuse(f"{name}:v", f"{here}/{name}.py", f"'{name}.py:NAME'")
+    assert load_object(f"{name}.py:v", "--model") == 1
+
+
+def test_a_property_that_fails_is_told(here):
+    (here / "p.py").write_text(
+        "class A:\n    @property\n    def b(self):\n        raise OSError('no disk')\na = A()\n"
+    )
+    refuse("p.py:a.b", "p.py:4", "OSError: no disk")
+
+
 @pytest.mark.parametrize("spec", ["net", "net:", ":a", ""])
 def test_what_names_nothing(spec):
     refuse(spec, "pkg.module:name", repr(spec))
