@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import copy
+
 import torch
 from torch import nn
 from torch.nn.parameter import is_lazy
 
 from harness.errors import ConfigError
+from harness.importing import user_code
 
 
 def check_module(found: object, origin: str) -> nn.Module:
@@ -18,7 +21,7 @@ def check_module(found: object, origin: str) -> nn.Module:
 
     Raises:
         ConfigError: If it is no `nn.Module`, a compiled or traced one, or has parameters that are
-            missing, not yet sized, not on the CPU, or not float32.
+            missing, not yet sized, not on the CPU, or not float32; or if it can't be copied.
     """
     compiled = isinstance(found, torch.jit.ScriptModule) or hasattr(found, "_orig_mod")
     if compiled or isinstance(found, torch.export.ExportedProgram):
@@ -37,6 +40,8 @@ def check_module(found: object, origin: str) -> nn.Module:
         raise ConfigError(f"{origin} has no parameters: there is nothing to train or prune.")
     for name, tensor in [*found.named_parameters(), *found.named_buffers()]:
         _check_tensor(name, tensor, origin)
+    with user_code("copying it (copy.deepcopy), as pruning does,", origin):
+        copy.deepcopy(found)
     return found
 
 

@@ -64,8 +64,14 @@ def lazy():
         return nn.LazyLinear(3)
 def half(): return nn.Linear(2, 2).half()
 def parallel(): return nn.DataParallel(nn.Linear(2, 2))
+def locked():
+    import threading
+    net = nn.Linear(2, 2)
+    net.lock = threading.Lock()
+    return net
 
 made = bare()
+locked_network = locked()
 number = 3
 """
 
@@ -154,6 +160,8 @@ def test_a_users_network_itself_is_left_as_it_is(user_file: Path) -> None:
         ("lazy", "no size yet"),
         ("half", r"'weight' is float16\. Expected float32.*`\.float\(\)`"),
         ("parallel", "Give the network inside"),
+        ("locked", r"copying it \(copy\.deepcopy\).*failed.*lock"),
+        ("locked_network", r"copying it \(copy\.deepcopy\).*failed.*lock"),
         ("Nett", "Did you mean 'Net'"),
     ],
 )
