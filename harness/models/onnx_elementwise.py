@@ -24,7 +24,7 @@ _PLAIN: dict[str, Any] = {
     "Floor": torch.floor, "Ceil": torch.ceil, "Round": torch.round, "Sign": torch.sign,
     "Reciprocal": torch.reciprocal, "Softplus": F.softplus, "Softsign": F.softsign,
     "Mish": F.mish, "HardSwish": F.hardswish, "Sin": torch.sin, "Cos": torch.cos,
-    "Selu": F.selu, "Not": torch.logical_not,
+    "Not": torch.logical_not,
 }  # fmt: skip
 _BINARY: dict[str, Any] = {
     "Add": torch.add, "Sub": torch.sub, "Mul": torch.mul, "Div": torch.div, "Pow": torch.pow,
@@ -34,8 +34,12 @@ _BINARY: dict[str, Any] = {
 }  # fmt: skip
 _WITH_NUMBERS = {"Add", "Sub", "Mul", "Div", "Pow", "Sum"}
 """Operations whose torch function takes a number for a tensor."""
+_BOUNDS = {"Max": "min", "Min": "max"}
+"""What a number is to torch's `clamp`: no threshold is to be trained."""
 _INFINITE = 3e38
 """A bound beyond this clips nothing; exporters write float32's largest number."""
+_SELU = (1.6732632423543772, 1.0507009873554805)
+"""ONNX's defaults: alpha and gamma of Klambauer et al. (2017)."""
 _CASTS = {np.dtype(np.float32): torch.float32, np.dtype(np.bool_): torch.bool}
 
 
@@ -48,13 +52,18 @@ def binary(node: Node) -> Call:
     """Convert arithmetic on two operands; a single number stays a number."""
     if len(node.inputs) != 2:
         raise node.refuse(f"has {len(node.inputs)} operands. Expected 2")
-    numbers = [node.number(i) if node.op in _WITH_NUMBERS else None for i in range(2)]
+    taken = node.op in _WITH_NUMBERS or node.op in _BOUNDS
+    numbers = [node.number(i) if taken else None for i in range(2)]
     for i, number in enumerate(numbers):
         # A number of a higher rank than the other operand would add dimensions.
         if number is not None and node.known(i)[0].ndim > len(node.shape(1 - i)):
             numbers[i] = None
     if numbers[0] is not None and node.op == "Pow":
         numbers[0] = None
+    bound = numbers[0] if numbers[0] is not None else numbers[1]
+    if node.op in _BOUNDS and bound is not None:
+        side = 1 if numbers[0] is not None else 0
+        return elementwise(node.op, torch.clamp, **{_BOUNDS[node.op]: bound}), (node.value(side),)
     names = tuple(node.value(i) for i in range(2) if numbers[i] is None)
     return Binary(node.op, _BINARY[node.op], numbers[0], numbers[1]), names
 
@@ -70,6 +79,18 @@ def elu(node: Node) -> Call:
     function = F.elu if node.op == "Elu" else F.celu
     alpha = node.attribute("alpha", 1.0)
     return elementwise(node.op, function, alpha=alpha), (node.value(0),)
+
+
+def selu(node: Node) -> Call:
+    """Convert Selu; torch's own has the paper's constants only."""
+    alpha, gamma = node.attribute("alpha", _SELU[0]), node.attribute("gamma", _SELU[1])
+    if np.allclose((alpha, gamma), _SELU, rtol=1e-6):
+        return elementwise(node.op, F.selu), (node.value(0),)
+    return elementwise(node.op, _scaled_elu, alpha=alpha, gamma=gamma), (node.value(0),)
+
+
+def _scaled_elu(x: torch.Tensor, alpha: float, gamma: float) -> torch.Tensor:
+    return gamma * F.elu(x, alpha)
 
 
 def gelu(node: Node) -> Call:
@@ -122,6 +143,7 @@ ELEMENTWISE = {
     "LeakyRelu": leaky_relu,
     "Elu": elu,
     "Celu": elu,
+    "Selu": selu,
     "Gelu": gelu,
     "Clip": clip,
     "HardSigmoid": hard_sigmoid,

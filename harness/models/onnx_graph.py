@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from torch import nn
 
-from harness.models.onnx_network import Binary
+from harness.models.onnx_network import Binary, OnnxNetwork
 from harness.models.onnx_node import Constant
 
 if TYPE_CHECKING:
@@ -73,6 +73,8 @@ def per_channel(graph: Graph, draft: Draft) -> tuple[str, int, torch.Tensor] | N
     if tensor is None or tensors[1 - side] is not None or not commutes:
         return None
     shape = draft.shapes[0]
+    if draft.taken[1 - side] != shape:  # the constant broadcasts the operand: it isn't per channel
+        return None
     sizes = (1,) * (len(shape) - tensor.ndim) + tuple(tensor.shape)
     axes = [i for i, size in enumerate(sizes) if size > 1]
     if len(axes) != 1 or axes[0] == 0 or shape[axes[0]] != sizes[axes[0]]:
@@ -83,11 +85,12 @@ def per_channel(graph: Graph, draft: Draft) -> tuple[str, int, torch.Tensor] | N
 def named_layers(drafts: list[Draft]) -> Mapping[str, Draft]:
     """Return the drafts with weights by names that torch accepts for submodules."""
     found: dict[str, Draft] = {}
+    taken = OnnxNetwork((), {}, "", (), {}, ())  # an instance, for names that are set in it only
     for draft in drafts:
         if isinstance(draft.call, nn.Module):
             base = "".join(c if c.isalnum() else "_" for c in draft.name).strip("_") or "layer"
             name, count = base, 1
-            while name in found or hasattr(nn.Module, name) or name.startswith("_"):
+            while name in found or hasattr(taken, name) or name.startswith("_"):
                 count += 1
                 name = f"{base}_{count}"
             found[name] = draft

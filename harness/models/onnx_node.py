@@ -34,6 +34,7 @@ class Draft:
         inputs, outputs: Names of values.
         name: For a module.
         shapes: Of the outputs, at the walk's first batch size.
+        taken: Shapes of the inputs, likewise.
     """
 
     call: Function
@@ -41,14 +42,15 @@ class Draft:
     outputs: tuple[str, ...]
     name: str
     shapes: tuple[tuple[int, ...], ...] = ()
+    taken: tuple[tuple[int, ...], ...] = ()
 
 
 class Constant(nn.Module):
-    """A tensor of the file that is neither a layer's weight nor a single number."""
+    """A tensor of the file that is no layer's weight; a single number is not trained."""
 
     def __init__(self, value: torch.Tensor) -> None:
         super().__init__()
-        if value.is_floating_point():
+        if value.is_floating_point() and value.numel() > 1:
             self.value = nn.Parameter(value)
         else:
             self.register_buffer("value", value)
@@ -99,7 +101,8 @@ class Walk:
         for value, *pair in zip(outputs, *runs, strict=True):
             self.live[value] = tuple(pair)
         shapes = tuple(tuple(part.shape) for part in runs[0])
-        self.drafts.append(Draft(call, tuple(inputs), tuple(outputs), name, shapes))
+        taken = tuple(tuple(self.live[value][0].shape) for value in inputs)
+        self.drafts.append(Draft(call, tuple(inputs), tuple(outputs), name, shapes, taken))
 
 
 class Node:
