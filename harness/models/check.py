@@ -120,10 +120,16 @@ def _check_count(found: tuple[torch.Tensor, ...], count: int, outputs: int) -> N
         )
     if found[0].shape != (count, outputs):
         shape = ", ".join(["N", *(str(size) for size in found[0].shape[1:])])
+        hint = ""
+        if outputs == 2 and found[0].shape == (count, 1):
+            hint = (
+                " One output for two classes, such as a sigmoid's: end in two outputs and a "
+                "softmax (logits z become [0, z]), or give a loss and a metric of your own."
+            )
         raise ConfigError(
             f"The data have {outputs} classes or values to predict, so the network must return "
             f"[N, {outputs}]. Received: [{shape}]. Build it for {outputs} outputs, or check the "
-            "data's labels."
+            f"data's labels.{hint}"
         )
 
 

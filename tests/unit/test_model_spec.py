@@ -283,6 +283,11 @@ def test_networks_that_do_not_fit_the_data_are_refused(kind: str) -> None:
         check_network(Odd(then), torch.randn(4, 4), 3)
 
 
+def test_one_output_for_two_classes_is_told_with_a_remedy() -> None:
+    with pytest.raises(ConfigError, match=r"Received: \[N, 1\].*two outputs and a softmax"):
+        check_network(Odd(lambda m, y: y[:, :1].sigmoid()), torch.randn(4, 4), 2)
+
+
 def test_wrong_channels_are_told_in_torchs_words_with_the_samples_shape() -> None:
     with pytest.raises(ConfigError, match=r"4 samples of shape \[7\] \(float32\) failed.*4x7"):
         check_network(Odd(lambda m, y: y), torch.randn(4, 7), 3)
