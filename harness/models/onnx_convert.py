@@ -44,7 +44,9 @@ def walk_graph(walk: Walk, nodes: Sequence[onnx.NodeProto], handlers: dict[str, 
             raise
         except Exception as exc:  # torch, numpy and the evaluator raise what they like
             detail = f"{type(exc).__name__}: {exc}".splitlines()[0]
-            raise node.refuse(f"can't be converted to torch ({detail})") from exc
+            baked = walk.fixed is not None  # sizes that hold for the file's own batch only
+            remedy = ". Export the model again with the batch dynamic" if baked else ""
+            raise node.refuse(f"can't be converted to torch ({detail}){remedy}") from exc
 
 
 def _convert(node: Node, handlers: dict[str, Any]) -> None:

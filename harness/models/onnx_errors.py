@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import TYPE_CHECKING
 
-from harness.errors import ConfigError
+from harness.errors import ConfigError, HarnessError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
     import onnx
@@ -57,3 +59,23 @@ def refusal(path: Path, node: onnx.NodeProto, reason: str) -> ConfigError:
     """Return an error that names the node, which `reason` completes to a sentence."""
     label = f"{node.op_type} ({node.name or node.output[0]!r})"
     return ConfigError(f"{path} can't be searched: its node {label} {reason}.")
+
+
+@contextlib.contextmanager
+def in_torch(path: Path) -> Iterator[None]:
+    """Turn what torch raises on a converted network into a `ConfigError`.
+
+    Raises:
+        ConfigError: If it raises anything. Our own errors pass as they are.
+    """
+    try:
+        yield
+    except HarnessError:
+        raise
+    except Exception as exc:  # torch raises what it likes
+        detail = f"{type(exc).__name__}: {exc}".splitlines()[0]
+        raise ConfigError(
+            f"{path} can't be searched: converted to torch, it fails ({detail}). Export the model "
+            "again with the batch dynamic, or give the network as Python "
+            "(`--model FILE.py:function`)."
+        ) from exc

@@ -16,7 +16,7 @@ from harness.models.onnx_layer_norm import make_layer_norm
 from harness.models.onnx_layers import Affine
 from harness.models.onnx_network import Binary, is_elementwise
 from harness.models.onnx_reshape import Regroup
-from harness.models.onnx_tensors import Softmax, Transpose
+from harness.models.onnx_tensors import Transpose
 
 if TYPE_CHECKING:
     from harness.models.onnx_graph import Graph
@@ -39,22 +39,9 @@ def fuse(graph: Graph) -> None:
     graph.sweep()
 
 
-def take_off_softmax(graph: Graph) -> dict[int, Softmax]:
-    """Take a final softmax off; return it by the number of its output."""
-    taken: dict[int, Softmax] = {}
-    for draft in list(graph.drafts):
-        if not isinstance(draft.call, Softmax) or draft.outputs[0] not in graph.outputs:
-            continue
-        used = any(draft.outputs[0] in other.inputs for other in graph.drafts)
-        if not used and draft.call.axis == 1 and len(draft.shapes[0]) == 2:
-            taken |= {i: draft.call for i, n in enumerate(graph.outputs) if n == draft.outputs[0]}
-            graph.bypass(draft, draft.inputs[0])
-    return taken
-
-
 def _fold_into_layer(graph: Graph, draft: Draft) -> None:
     """Make a bias of what is added to a layer's output, and scale its weights."""
-    found = per_channel(graph, draft)
+    found = per_channel(graph, draft) or _single_shift(graph, draft)
     maker = graph.maker(found[0]) if found else None
     if found is None or maker is None or not isinstance(maker.call, _LAYERS):
         return
@@ -72,6 +59,20 @@ def _fold_into_layer(graph: Graph, draft: Draft) -> None:
         layer.weight.mul_(scale.reshape(-1, *(1 for _ in layer.weight.shape[1:])))
         layer.bias = nn.Parameter(bias * scale + shift)
     graph.bypass(draft, value)
+
+
+def _single_shift(graph: Graph, draft: Draft) -> tuple[str, int, torch.Tensor] | None:
+    """Return what `per_channel` does of a number that is added to a layer's only channel."""
+    call = draft.call
+    if not isinstance(call, Binary) or call.op not in ("Add", "Sub") or len(draft.inputs) != 1:
+        return None
+    number = call.right if call.op == "Sub" or call.left is None else call.left
+    maker = graph.maker(draft.inputs[0])
+    layer: Any = maker.call if maker else None
+    if number is None or not isinstance(layer, _LAYERS) or len(layer.weight) != 1:
+        return None
+    axis = len(draft.shapes[0]) - 1 if isinstance(layer, nn.Linear) else 1
+    return draft.inputs[0], axis, torch.tensor([number])
 
 
 def _scale_and_shift(op: str, tensor: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

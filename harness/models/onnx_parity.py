@@ -23,13 +23,20 @@ TOLERANCE = 1e-4
 """Largest difference allowed, relative to the largest output."""
 
 
-def check_against_file(module: OnnxNetwork, path: Path, samples: NDArray[np.float32]) -> float:
+def check_against_file(
+    module: OnnxNetwork,
+    path: Path,
+    samples: NDArray[np.float32],
+    *,
+    alike_if_not_finite: bool = False,
+) -> float:
     """Return the largest difference between a converted network and its file.
 
     Args:
         module: The network as `load_onnx` returned it, or a copy that has not been changed.
         path: The file.
         samples: float32 `[N, ...]`, in the file's layout.
+        alike_if_not_finite: Whether the same NaN or infinity at the same place is no difference.
 
     Returns:
         The largest absolute difference over the largest absolute value, of the worst output.
@@ -37,15 +44,20 @@ def check_against_file(module: OnnxNetwork, path: Path, samples: NDArray[np.floa
     expected = run_file(path, samples, module.file_outputs)
     with torch.inference_mode():
         found = finished(module.eval(), module.finals)(torch.from_numpy(samples.copy()))
-    return max(_error(e, f.numpy()) for e, f in zip(expected, as_tuple(found), strict=True))
+    pairs = zip(expected, as_tuple(found), strict=True)
+    return max(_error(e, f.numpy(), alike_if_not_finite) for e, f in pairs)
 
 
-def _error(expected: NDArray[Any], found: NDArray[Any]) -> float:
+def _error(expected: NDArray[Any], found: NDArray[Any], alike_if_not_finite: bool) -> float:
     if expected.shape != found.shape:
         return float("inf")
-    scale = float(np.abs(expected).max()) or 1.0
-    error = float(np.abs(expected - found).max()) / scale
-    return error if np.isfinite(error) else float("inf")
+    finite = np.isfinite(expected)
+    if alike_if_not_finite and np.array_equal(expected[~finite], found[~finite], equal_nan=True):
+        expected, found = expected[finite], found[finite]
+    with np.errstate(invalid="ignore"):  # infinity less infinity
+        error = float(np.abs(expected - found).max(initial=0.0))
+    scale = float(np.abs(expected).max(initial=0.0)) or 1.0
+    return error / scale if np.isfinite(error) else float("inf")
 
 
 def run_file(

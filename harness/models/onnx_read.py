@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import onnx
-from onnx import TensorProto, inliner
+from onnx import TensorProto, inliner, numpy_helper
 from onnx.external_data_helper import uses_external_data
 
 from harness.errors import ConfigError
 from harness.models.onnx_errors import unsupported
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
+
+    from numpy.typing import NDArray
 
 _DROPPED = (TensorProto.INT64, TensorProto.INT32, TensorProto.STRING, TensorProto.BOOL)
 
@@ -30,6 +33,7 @@ class OnnxFile:
         outputs: Names of those in float32.
         dropped: Names of others, such as a classifier's labels.
         nodes: Those that `outputs` need, in order.
+        weights: By name.
     """
 
     path: Path
@@ -39,6 +43,7 @@ class OnnxFile:
     outputs: tuple[str, ...]
     dropped: tuple[str, ...]
     nodes: tuple[onnx.NodeProto, ...]
+    weights: Mapping[str, NDArray[Any]]
 
 
 def read_model(path: Path) -> OnnxFile:
@@ -56,7 +61,7 @@ def read_model(path: Path) -> OnnxFile:
     nodes = _needed(graph, outputs)
     if not any(name in node.input for node in nodes):
         raise ConfigError(f"{path}: its outputs don't depend on its input {name!r}.")
-    return OnnxFile(path, proto, name, sizes, outputs, dropped, nodes)
+    return OnnxFile(path, proto, name, sizes, outputs, dropped, nodes, _weights(path, graph))
 
 
 def _parsed(path: Path) -> onnx.ModelProto:
@@ -72,15 +77,27 @@ def _parsed(path: Path) -> onnx.ModelProto:
     except OSError as exc:
         raise ConfigError(f"{path} can't be read: {exc.strerror}.") from exc
     except Exception as exc:  # protobuf's errors have no common base
-        raise ConfigError(
-            f"{path} is not a whole ONNX file ({exc}). It may be truncated: export it again."
-        ) from exc
+        raise _not_whole(path, exc) from exc
     if any(uses_external_data(tensor) for tensor in proto.graph.initializer):
         raise ConfigError(
             f"{path} keeps its weights in another file. Export it as one file, weights inside: "
             "`onnx.save(onnx.load(path), path)`, or `external_data=False` in `torch.onnx.export`."
         )
     return proto
+
+
+def _weights(path: Path, graph: onnx.GraphProto) -> dict[str, NDArray[Any]]:
+    try:
+        return {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
+    except Exception as exc:  # of sizes that don't agree, or of types that onnx doesn't know
+        raise _not_whole(path, exc) from exc
+
+
+def _not_whole(path: Path, exc: Exception) -> ConfigError:
+    reason = f"{type(exc).__name__}: {exc}".splitlines()[0]
+    return ConfigError(
+        f"{path} is not a whole ONNX file ({reason}). It may be truncated: export it again."
+    )
 
 
 def _only_input(

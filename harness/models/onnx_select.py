@@ -46,17 +46,24 @@ def concat(node: Node) -> Call:
     """Convert Concat; a constant of one row is repeated along the batch."""
     names = tuple(node.value(i) for i in range(len(node.inputs)))
     axis = node.attribute("axis") % len(node.shape())
-    return operation(node.op, _joined, axis=axis), names
+    return Concat(axis), names
 
 
-def _joined(*parts: torch.Tensor, axis: int) -> torch.Tensor:
-    if axis != 0:
-        batch = max((part.shape[0] for part in parts), key=int)
-        parts = tuple(
-            part if part.shape[0] == batch else part.expand(batch, *part.shape[1:])
-            for part in parts
-        )
-    return torch.cat(parts, dim=axis)
+@dataclass(frozen=True, slots=True)
+class Concat:
+    """Join tensors along one dimension."""
+
+    axis: int
+
+    def __call__(self, *parts: torch.Tensor) -> torch.Tensor:
+        """Return the tensors as one."""
+        if self.axis != 0:
+            batch = max((part.shape[0] for part in parts), key=int)
+            parts = tuple(
+                part if part.shape[0] == batch else part.expand(batch, *part.shape[1:])
+                for part in parts
+            )
+        return torch.cat(parts, dim=self.axis)
 
 
 def split(node: Node) -> Call:

@@ -78,6 +78,20 @@ def test_a_truncated_file(path: Path) -> None:
     refused(path, "not a whole ONNX file")
 
 
+def test_a_weight_that_is_cut_off(path: Path) -> None:
+    cut = onnx.TensorProto()
+    cut.CopyFrom(W)
+    cut.raw_data = cut.raw_data[:-8]
+    refused(save(path, [matmul()], weights=(cut,)), "not a whole ONNX file", "export it again")
+
+
+def test_a_weight_of_an_unknown_type(path: Path) -> None:
+    odd = onnx.TensorProto()
+    odd.CopyFrom(W)
+    odd.data_type = 77
+    refused(save(path, [matmul()], weights=(odd,)), "not a whole ONNX file")
+
+
 def test_weights_in_another_file(path: Path) -> None:
     save(path, [matmul()])
     onnx.save(
@@ -232,6 +246,17 @@ def test_a_batch_in_the_file_s_shapes_is_undone(batch: int, path: Path) -> None:
     expected = torch.cat([model(part) for part in samples.split(batch)])
     torch.testing.assert_close(network.module(samples), expected)
     torch.testing.assert_close(network.module(samples[:3]), expected[:3])
+
+
+@pytest.mark.parametrize("batch", [1, "batch"])
+def test_what_fails_at_another_batch_is_told_with_a_remedy(batch: int | str, path: Path) -> None:
+    x = helper.make_tensor_value_info("x", FLOAT, [batch, 4])
+    sizes = numpy_helper.from_array(np.array([5, 7]), "sizes")
+    nodes = [matmul("x", "p"), helper.make_node("Reshape", ["p", "sizes"], ["y"], name="baked")]
+    save(path, nodes, inputs=(x,), weights=(W, sizes))
+    with pytest.raises(ConfigError, match="Reshape \\('baked'.*can't be converted") as caught:
+        load_onnx(path, (4,))
+    assert ("again with the batch dynamic" in str(caught.value)) == (batch == 1)
 
 
 @pytest.mark.filterwarnings("ignore")
