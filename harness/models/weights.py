@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from harness.errors import ConfigError
+from harness.importing import user_code
 from harness.models.weights_file import read_state
 
 if TYPE_CHECKING:
@@ -42,38 +43,57 @@ def fit_state(module: nn.Module, state: dict[str, torch.Tensor], subject: str) -
     Raises:
         ConfigError: If they don't fit, or are not finite.
     """
-    own = module.state_dict()
+    own = {n: t for n, t in module.state_dict().items() if isinstance(t, torch.Tensor)}
     state, prefix = _without_prefix(state, own)
     notes = (
         [f"every name in the weights began with {prefix!r}, which was taken off"] if prefix else []
     )
     for name, tensor in state.items():
-        if tensor.is_floating_point() and not torch.isfinite(tensor).all():
-            raise ConfigError(
-                f"{subject}: {name!r} is not finite (NaN or infinity): its training diverged. "
-                "Take an earlier checkpoint."
-            )
+        _check_values(name, tensor, subject)
     misshapen = [name for name in state if name in own and not _fits(state[name], own[name])]
     fitting = {name: tensor for name, tensor in state.items() if name not in misshapen}
-    missing, unknown = _load(module, fitting)
+    with user_code("loading the weights (load_state_dict)", subject):
+        missing, unknown = _load(module, fitting, own)
     missing = [name for name in missing if name not in misshapen]
     if missing or unknown or misshapen:
         raise ConfigError(_misfit(subject, state, own, missing, unknown, misshapen))
-    reduced = {t.dtype for t in state.values() if t.is_floating_point() and t.itemsize < 4}
-    notes += [
-        f"weights were converted from {str(dtype).removeprefix('torch.')} to float32"
-        for dtype in sorted(reduced, key=str)
-    ]
+    converted = {
+        (_dtype(tensor), _dtype(own[name]))
+        for name, tensor in state.items()
+        if name in own and tensor.is_floating_point() and tensor.dtype != own[name].dtype
+    }
+    notes += [f"weights were converted from {old} to {new}" for old, new in sorted(converted)]
     return tuple(notes)
 
 
-def _load(module: nn.Module, state: dict[str, torch.Tensor]) -> tuple[list[str], list[str]]:
+def _check_values(name: str, tensor: torch.Tensor, subject: str) -> None:
+    """Check that a tensor holds numbers that a network can compute with.
+
+    Raises:
+        ConfigError: If it is sparse, nested or without memory, or not finite in float32.
+    """
+    if tensor.is_nested or tensor.is_meta or tensor.layout is not torch.strided:
+        raise ConfigError(
+            f"{subject}: {name!r} is a sparse, nested or meta tensor. Expected dense ones. Save "
+            "`{name: tensor.to_dense() ...}` of a network that has its weights in memory."
+        )
+    if tensor.is_floating_point() and not torch.isfinite(tensor.float()).all():
+        raise ConfigError(
+            f"{subject}: {name!r} is not finite in float32 (NaN, infinity or too large): its "
+            "training diverged. Take an earlier checkpoint."
+        )
+
+
+def _load(
+    module: nn.Module, state: dict[str, torch.Tensor], own: dict[str, torch.Tensor]
+) -> tuple[list[str], list[str]]:
     """Load what has a place, and return the names missing and unknown."""
     found = module.load_state_dict(state, strict=False)
-    own = module.state_dict()
     # A file may hold tensors that two layers share once only, as safetensors does.
     loaded = {own[name].data_ptr() for name in state if name in own and own[name].numel()}
-    missing = [name for name in found.missing_keys if own[name].data_ptr() not in loaded]
+    # What isn't a tensor (`get_extra_state`) is no weight.
+    absent = [name for name in found.missing_keys if name in own]
+    missing = [name for name in absent if own[name].data_ptr() not in loaded]
     return missing, list(found.unexpected_keys)
 
 
@@ -129,4 +149,8 @@ def _misfit(
 
 
 def _kind(tensor: torch.Tensor) -> str:
-    return f"{list(tensor.shape)} {str(tensor.dtype).removeprefix('torch.')}"
+    return f"{list(tensor.shape)} {_dtype(tensor)}"
+
+
+def _dtype(tensor: torch.Tensor) -> str:
+    return str(tensor.dtype).removeprefix("torch.")

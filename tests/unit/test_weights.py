@@ -79,13 +79,15 @@ def test_a_prefix_of_some_names_only_stays() -> None:
         fit_state(network(), state, "w")
 
 
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-def test_half_precision_is_converted_and_told(dtype: torch.dtype) -> None:
+@pytest.mark.parametrize(
+    "dtype", [torch.float16, torch.bfloat16, torch.float64, torch.float8_e4m3fn]
+)
+def test_other_precisions_are_converted_and_told(dtype: torch.dtype) -> None:
     state = {n: t.to(dtype) if t.is_floating_point() else t
              for n, t in network(seed=1).state_dict().items()}  # fmt: skip
     loaded = network()
     (note,) = fit_state(loaded, state, "w")
-    assert "float16 to float32" in note
+    assert f"{str(dtype).removeprefix('torch.')} to float32" in note
     assert {p.dtype for p in loaded.parameters()} == {torch.float32}
     assert torch.equal(loaded.conv.weight, state["conv.weight"].float())
 
@@ -128,6 +130,58 @@ def test_weights_that_are_not_finite_are_refused(value: float) -> None:
     state["bn.running_var"][2] = value
     with pytest.raises(ConfigError, match=r"'bn\.running_var' is not finite"):
         fit_state(network(), state, "w")
+
+
+def test_weights_that_float32_cannot_hold_are_refused() -> None:
+    state = {n: t.double() for n, t in network().state_dict().items()}
+    state["head.bias"][0] = 1e300
+    with pytest.raises(ConfigError, match=r"'head\.bias' is not finite in float32"):
+        fit_state(network(), state, "w")
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(
+    "kind",
+    [
+        torch.Tensor.to_sparse,
+        torch.Tensor.to_sparse_csr,
+        lambda tensor: tensor.to("meta"),
+        lambda tensor: torch.nested.nested_tensor([tensor]),
+    ],
+)
+def test_tensors_that_are_not_dense_are_refused(
+    kind: Callable[[torch.Tensor], torch.Tensor],
+) -> None:
+    state = dict(network().state_dict())
+    state["head.weight"] = kind(state["head.weight"])
+    with pytest.raises(ConfigError, match=r"w: 'head\.weight' is a sparse, nested or meta tensor"):
+        fit_state(network(), state, "w")
+
+
+class Counting(nn.Linear):
+    """Keeps something else than tensors in its state dict."""
+
+    def get_extra_state(self) -> dict[str, int]:
+        return {"seen": 3}
+
+    def set_extra_state(self, state: dict[str, int]) -> None: ...
+
+
+def test_state_that_is_no_tensor_is_not_asked_for() -> None:
+    loaded = Counting(2, 2)
+    assert fit_state(loaded, nn.Linear(2, 2).state_dict(), "w") == ()
+    with pytest.raises(ConfigError, match=r"Of 2 weights, 1 missing: bias"):
+        fit_state(loaded, {"weight": torch.zeros(2, 2)}, "w")
+
+
+class Refusing(nn.Linear):
+    def _load_from_state_dict(self, *args: Any, **options: Any) -> None:
+        raise RuntimeError("not today")
+
+
+def test_a_network_that_fails_to_load_is_told() -> None:
+    with pytest.raises(ConfigError, match=r"^w: loading .*failed.*RuntimeError: not today"):
+        fit_state(Refusing(2, 2), nn.Linear(2, 2).state_dict(), "w")
 
 
 def test_tensors_that_layers_share_may_be_stored_once() -> None:
