@@ -48,8 +48,9 @@ def fit_state(module: nn.Module, state: dict[str, torch.Tensor], subject: str) -
     notes = (
         [f"every name in the weights began with {prefix!r}, which was taken off"] if prefix else []
     )
-    for name, tensor in state.items():
-        _check_values(name, tensor, subject)
+    with user_code("reading the weights", subject):  # some types can't be converted
+        for name, tensor in state.items():
+            _check_values(name, tensor, subject)
     misshapen = [name for name in state if name in own and not _fits(state[name], own[name])]
     fitting = {name: tensor for name, tensor in state.items() if name not in misshapen}
     with user_code("loading the weights (load_state_dict)", subject):
