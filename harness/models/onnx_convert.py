@@ -30,7 +30,8 @@ def walk_graph(walk: Walk, nodes: Sequence[onnx.NodeProto], handlers: dict[str, 
     Args:
         walk: With the graph's weights and its input.
         nodes: Those that the outputs need.
-        handlers: By operation: from a `Node` to a function and the values that it takes.
+        handlers: By operation, with `domain.` before it where it isn't standard: from a `Node` to
+            a function and the values that it takes.
 
     Raises:
         ConfigError: If a node can't be converted.
@@ -64,7 +65,8 @@ def _convert(node: Node, handlers: dict[str, Any]) -> None:
         for name, first, second in zip(proto.output, *runs, strict=True):
             walk.known[name] = (first, second)
     else:
-        handler = handlers.get(node.op) if node.proto.domain in ("", "ai.onnx") else None
+        standard = proto.domain in ("", "ai.onnx")
+        handler = handlers.get(node.op if standard else f"{proto.domain}.{node.op}")
         if handler is None:
             raise unsupported(walk.path, proto)
         call, inputs = handler(node)
@@ -79,7 +81,7 @@ def _casts_nothing(node: Node) -> bool:
 
 _FOLDED = {
     "Constant", "ConstantOfShape", "Range", "EyeLike", "Shape", "Size", "Identity", "NonZero",
-    "ReduceProd", "OneHot", "Compress", "Mod", "Trilu", "ScatterND", "CumSum", "Dropout",
+    "OneHot", "Compress", "Mod", "Trilu", "ScatterND", "CumSum", "Dropout",
 }  # fmt: skip
 """Operations on constants only, besides those that have a handler."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from typing import TYPE_CHECKING, Any
 
@@ -68,6 +69,20 @@ def binary(node: Node) -> Call:
     return Binary(node.op, _BINARY[node.op], numbers[0], numbers[1]), names
 
 
+def variadic(node: Node) -> Call:
+    """Convert Sum, Max, Min and Mean of any number of operands."""
+    if len(node.inputs) == 2 and node.op != "Mean":
+        return binary(node)
+    values = tuple(node.value(i) for i in range(len(node.inputs)))
+    return operation(node.op, _combined, op=node.op), values
+
+
+def _combined(*operands: torch.Tensor, op: str) -> torch.Tensor:
+    if op == "Mean":
+        return _combined(*operands, op="Sum") / len(operands)
+    return functools.reduce(_BINARY[op], operands)
+
+
 def leaky_relu(node: Node) -> Call:
     """Convert LeakyRelu."""
     slope = node.attribute("alpha", 0.01)
@@ -123,6 +138,25 @@ def _sloped(x: torch.Tensor, slope: float, offset: float) -> torch.Tensor:
     return (x * slope + offset).clamp(0.0, 1.0)
 
 
+def threshold(node: Node) -> Call:
+    """Convert ThresholdedRelu."""
+    options = {"threshold": node.attribute("alpha", 1.0), "value": 0.0}
+    return elementwise(node.op, F.threshold, **options), (node.value(0),)
+
+
+def scaler(node: Node) -> Call:
+    """Convert scikit-learn's scaler: in its two steps, since features may lie far from 0."""
+    options = {
+        "offset": tuple(node.attribute("offset", [0.0])),
+        "scale": tuple(node.attribute("scale", [1.0])),
+    }
+    return operation(node.op, _scaled, **options), (node.value(0),)
+
+
+def _scaled(x: torch.Tensor, offset: tuple[float, ...], scale: tuple[float, ...]) -> torch.Tensor:
+    return (x - torch.tensor(offset)) * torch.tensor(scale)
+
+
 def cast(node: Node) -> Call:
     """Convert Cast to float32 or bool."""
     kind = onnx.helper.tensor_dtype_to_np_dtype(node.attribute("to"))
@@ -140,11 +174,14 @@ def where(node: Node) -> Call:
 ELEMENTWISE = {
     **dict.fromkeys(_PLAIN, plain),
     **dict.fromkeys(_BINARY, binary),
+    **dict.fromkeys(("Sum", "Max", "Min", "Mean"), variadic),
     "LeakyRelu": leaky_relu,
     "Elu": elu,
     "Celu": elu,
     "Selu": selu,
     "Gelu": gelu,
+    "ThresholdedRelu": threshold,
+    "ai.onnx.ml.Scaler": scaler,
     "Clip": clip,
     "HardSigmoid": hard_sigmoid,
     "Cast": cast,

@@ -18,6 +18,10 @@ _QUANTISED = (
     "comes after pruning"
 )
 _TREES = "is of a tree ensemble or another model without channels, which can't be pruned"
+_CLASSICAL = (
+    "is of the operator set 'ai.onnx.ml', of which only Scaler (scikit-learn's StandardScaler and "
+    "the like) can be converted. Export the network without that step, and prepare the data instead"
+)
 _CONTROL = (
     "is control flow. Export the model without branches and loops; from PyTorch, with fixed sizes "
     "or only the batch dynamic"
@@ -42,6 +46,8 @@ def unsupported(path: Path, node: onnx.NodeProto) -> ConfigError:
         reason = _TREES
     elif kind in _REMEDIES:
         reason = _REMEDIES[kind]
+    elif node.domain == "ai.onnx.ml":
+        reason = _CLASSICAL
     elif node.domain not in ("", "ai.onnx"):
         reason = (
             f"is of the operator set {node.domain!r}, which one runtime only knows. Export the "

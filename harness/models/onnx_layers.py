@@ -128,6 +128,8 @@ def batch_norm(node: Node) -> Call:
     """Convert BatchNormalization, with its statistics."""
     scale, shift, mean, variance = (node.tensor(i) for i in range(1, 5))
     kind = _NORMS.get(len(node.shape()))
+    if len(node.proto.output) > 1:  # ONNX Runtime crashes where these are left without names
+        raise node.refuse("has outputs for training. Export the model in evaluation mode")
     if kind is None or node.attribute("training_mode", 0):
         raise node.refuse("is in training mode. Export the model in evaluation mode")
     # ONNX weighs the old statistics with its momentum, torch the new ones.
@@ -157,6 +159,13 @@ def layer_norm(node: Node) -> Call:
     return fill(layer, weight=node.tensor(1), **_bias(node, 2)), (node.value(0),)
 
 
+def group_norm(node: Node) -> Call:
+    """Convert GroupNormalization, with a scale per channel as from opset 21."""
+    scale, shift, groups = node.tensor(1), node.tensor(2), node.attribute("num_groups")
+    layer = nn.GroupNorm(groups, node.shape()[1], eps=node.attribute("epsilon", 1e-5))
+    return fill(layer, weight=scale, bias=shift), (node.value(0),)
+
+
 def prelu(node: Node) -> Call:
     """Convert PRelu with one slope, or one per channel."""
     slope = node.tensor(1)
@@ -174,6 +183,7 @@ LAYERS = {
     "BatchNormalization": batch_norm,
     "InstanceNormalization": instance_norm,
     "LayerNormalization": layer_norm,
+    "GroupNormalization": group_norm,
     "PRelu": prelu,
 }
 """Handlers by operation."""

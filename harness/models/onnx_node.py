@@ -98,6 +98,8 @@ class Walk:
         for i in range(len(BATCHES)):
             found = call(*(self.live[value][i] for value in inputs))
             runs.append(found if isinstance(found, (tuple, list)) else (found,))
+        count = len(runs[0])
+        outputs = outputs if any(outputs[count:]) else outputs[:count]  # "" is left out
         for value, *pair in zip(outputs, *runs, strict=True):
             self.live[value] = tuple(pair)
         shapes = tuple(tuple(part.shape) for part in runs[0])

@@ -32,7 +32,7 @@ def max_pool(node: Node) -> Call:
     """Convert MaxPool."""
     window = window_of(node, tuple(node.attribute("kernel_shape")))
     value, padding = node.value(0), window.before
-    if len(node.proto.output) != 1:
+    if any(node.proto.output[1:]):
         raise node.refuse("returns indices, too, which torch's pooling can't be exported with")
     # torch pads by half a window at most.
     if not window.symmetric or any(2 * p > k for p, k in zip(padding, window.kernel, strict=True)):
@@ -101,11 +101,39 @@ def resize(node: Node) -> Call:
     size = _resized(node, shape)
     if size[:2] != shape[:2] or mode not in ("nearest", "linear", "cubic") or len(shape) < 3:
         raise node.refuse("resizes the batch or the channels, or in a mode that torch doesn't know")
+    if size != shape:
+        _check_resize(node, mode, how)
     options: dict[str, Any] = {"size": size[2:], "mode": mode}
     if mode != "nearest":
         kinds = {3: "linear", 4: f"bi{mode}", 5: "trilinear"}
         options |= {"mode": kinds[len(shape)], "align_corners": how == "align_corners"}
     return operation(node.op, F.interpolate, **options), (node.value(0),)
+
+
+def _check_resize(node: Node, mode: str, how: str) -> None:
+    """Refuse ways of resizing that torch lacks.
+
+    Raises:
+        ConfigError: Naming what is lacking.
+    """
+    rounding = node.attribute("nearest_mode", "round_prefer_floor")
+    old = node.op == "Upsample" or node.opset < 11
+    lacking = None
+    if mode != "nearest" and how == "asymmetric":
+        lacking = f"{mode!r} with the coordinates 'asymmetric'"
+    elif how == "tf_crop_and_resize":
+        lacking = f"the coordinates {how!r}"
+    elif mode == "nearest" and not old and rounding == "ceil":
+        lacking = "'nearest' that rounds up ('ceil')"
+    elif mode == "nearest" and not old and rounding == "floor" and how != "asymmetric":
+        lacking = f"'nearest' that rounds down ('floor') with the coordinates {how!r}"
+    elif node.attribute("antialias", 0):
+        lacking = "antialias"
+    if lacking is not None:
+        raise node.refuse(
+            f"resizes in a mode that torch doesn't know: {lacking}. Export it as 'nearest' with "
+            "'asymmetric' and 'floor', or as 'linear' with 'half_pixel'"
+        )
 
 
 def _resized(node: Node, shape: tuple[int, ...]) -> tuple[int, ...]:
@@ -132,6 +160,27 @@ def _depth_first(x: torch.Tensor, size: int) -> torch.Tensor:
     return parts.reshape(n, -1, height * size, width * size)
 
 
+def space_to_depth(node: Node) -> Call:
+    """Convert SpaceToDepth."""
+    return operation(node.op, _packed, size=node.attribute("blocksize")), (node.value(0),)
+
+
+def _packed(x: torch.Tensor, size: int) -> torch.Tensor:
+    n, channels, height, width = x.shape
+    parts = x.reshape(n, channels, height // size, size, width // size, size)
+    return parts.permute(0, 3, 5, 1, 2, 4).reshape(n, -1, height // size, width // size)
+
+
+def local_response_norm(node: Node) -> Call:
+    """Convert LRN."""
+    call = operation(
+        node.op, F.local_response_norm, size=node.attribute("size"),
+        alpha=node.attribute("alpha", 1e-4), beta=node.attribute("beta", 0.75),
+        k=node.attribute("bias", 1.0),
+    )  # fmt: skip
+    return call, (node.value(0),)
+
+
 SPATIAL = {
     "MaxPool": max_pool,
     "AveragePool": average_pool,
@@ -141,5 +190,7 @@ SPATIAL = {
     "Resize": resize,
     "Upsample": resize,
     "DepthToSpace": depth_to_space,
+    "SpaceToDepth": space_to_depth,
+    "LRN": local_response_norm,
 }
 """Handlers by operation."""

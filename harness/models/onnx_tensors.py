@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch.nn import functional as F
 
-from harness.models.onnx_network import operation
+from harness.models.onnx_network import elementwise, operation
 from harness.models.onnx_node import BATCHES
 from harness.models.onnx_reshape import regroup, target_shape
 
@@ -64,9 +65,21 @@ class Reduce:
         return found
 
 
+def _sum_of_squares(x: torch.Tensor, **options: Any) -> torch.Tensor:
+    return x.square().sum(**options)
+
+
+def _product(x: torch.Tensor, dim: tuple[int, ...], keepdim: bool) -> torch.Tensor:
+    for axis in reversed(dim):
+        x = x.prod(axis, keepdim=keepdim)
+    return x
+
+
 _REDUCTIONS: dict[str, Any] = {
     "ReduceMean": torch.mean, "ReduceSum": torch.sum, "ReduceMax": torch.amax,
     "ReduceMin": torch.amin, "ReduceL2": torch.linalg.vector_norm,
+    "ReduceL1": partial(torch.linalg.vector_norm, ord=1), "ReduceSumSquare": _sum_of_squares,
+    "ReduceProd": _product,
 }  # fmt: skip
 
 
@@ -113,6 +126,8 @@ def reduce(node: Node) -> Call:
     """Convert reductions; a mean over an image is a global pooling, which runtimes know."""
     shape = node.shape()
     axes = node.numbers(1, "axes") or list(range(len(shape)))
+    if node.attribute("noop_with_empty_axes", 0) and not node.numbers(1, "axes"):
+        return elementwise(node.op, torch.positive), (node.value(0),)
     found, keep = tuple(sorted(a % len(shape) for a in axes)), bool(node.attribute("keepdims", 1))
     if node.op == "ReduceMean" and keep and len(shape) == 4 and found == (2, 3):
         pooled = operation(node.op, F.adaptive_avg_pool2d, output_size=1)

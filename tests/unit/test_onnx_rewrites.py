@@ -39,14 +39,15 @@ def kinds(module: nn.Module) -> list[type[nn.Module]]:
 
 
 BINARY_MLP = [
-    node("MatMul", "x w1", "h1"), node("Add", "h1 b1", "h2"), node("Relu", "h2", "h3"),
+    node("Scaler", "x", "h0", domain="ai.onnx.ml", offset=[0.1] * 6, scale=[2.0, 1, 1, 1, 1, 3]),
+    node("MatMul", "h0 w1", "h1"), node("Add", "h1 b1", "h2"), node("Relu", "h2", "h3"),
     node("MatMul", "h3 w2", "h4"), node("Add", "h4 b2", "z"), node("Sigmoid", "z", "p"),
     node("Sub", "one p", "q"), node("Concat", "q p", "y", axis=1),
 ]  # fmt: skip
 
 
 def binary_mlp(path: Path) -> Path:
-    """As skl2onnx writes an MLPClassifier of two classes."""
+    """As skl2onnx writes a StandardScaler and an MLPClassifier of two classes."""
     given = {"w1": weights(6, 16), "b1": weights(16), "w2": weights(16, 1), "b2": [0.3],
              "one": [1.0]}  # fmt: skip
     return save_graph(path, BINARY_MLP, (6,), given)
@@ -174,6 +175,17 @@ def test_a_number_that_is_no_bias_stays(path: Path) -> None:
     module = load_onnx(save_graph(path, nodes, (4,), {"w": weights(4, 1), "b": [0.7]}), (4,)).module
     (only,) = module.children()
     assert only.bias is None
+
+
+def test_channels_that_a_norm_mixes_are_kept(path: Path) -> None:
+    nodes = [
+        node("Conv", "x w", "h"), node("LRN", "h", "n", size=3, alpha=0.5),
+        node("Conv", "n v", "m"), node("Relu", "m", "r"), node("Conv", "r u", "y"),
+    ]  # fmt: skip
+    given = {"w": weights(8, 2, 3, 3), "v": weights(6, 8, 1, 1), "u": weights(4, 6, 1, 1)}
+    network = load_onnx(save_graph(path, nodes, (2, 5, 5), given), (2, 5, 5))
+    graph = pruning_graph(network.module, torch.zeros(1, 2, 5, 5))
+    assert sorted(group.width for group in graph.groups) == [6]
 
 
 @pytest.mark.parametrize("op", ["Log", "Sqrt"])
