@@ -48,7 +48,7 @@ def hub_network(
         )
     build = _timm if hub == "timm" else _torchvision
     try:
-        found = build(name, bool(comma), inputs, outputs)
+        found, renewed = build(name, bool(comma), inputs, outputs)
     except HarnessError:
         raise
     except Exception as exc:  # hubs raise what they like, the network included
@@ -57,11 +57,13 @@ def hub_network(
             f"{hub} could not build {name!r} for images {list(inputs)} and {outputs} outputs: "
             f"{type(exc).__name__}: {exc}{hint}"
         ) from exc
-    notes = (f"{hub}'s weights, with a new last layer for {outputs} outputs",) if comma else ()
+    new = f", with a new last layer for {outputs} outputs" if renewed else ""
+    notes = (f"{hub}'s weights{new}",) if comma else ()
     return check_module(found, f"`--model {hub}:{name}`"), notes
 
 
-def _timm(name: str, pretrained: bool, inputs: tuple[int, ...], outputs: int) -> Any:
+def _timm(name: str, pretrained: bool, inputs: tuple[int, ...], outputs: int) -> tuple[Any, bool]:
+    """Return the network, and whether its last layer is new where the rest has weights."""
     timm = _import_timm()
     if not timm.is_model(name):
         raise _unknown("timm", name, timm.list_models())
@@ -70,7 +72,8 @@ def _timm(name: str, pretrained: bool, inputs: tuple[int, ...], outputs: int) ->
     # Networks with learned positions are made for one size of image, and must be told of another.
     if known is not None and known.fixed_input_size and known.input_size[1:] != inputs[1:]:
         arguments["img_size"] = inputs[1:]
-    return timm.create_model(name, pretrained=pretrained, **arguments)
+    renewed = known is None or known.num_classes != outputs
+    return timm.create_model(name, pretrained=pretrained, **arguments), renewed
 
 
 def _import_timm() -> Any:
@@ -86,18 +89,21 @@ def _import_timm() -> Any:
         ) from exc
 
 
-def _torchvision(name: str, pretrained: bool, inputs: tuple[int, ...], outputs: int) -> Any:
+def _torchvision(
+    name: str, pretrained: bool, inputs: tuple[int, ...], outputs: int
+) -> tuple[Any, bool]:
+    """Return the network, and whether its last layer is new where the rest has weights."""
     import_torchvision()
     models = importlib.import_module("torchvision.models")
     names = models.list_models(module=models)  # those that classify: others need other data
     if name not in names:
         raise _unknown("torchvision", name, names)
-    # Without weights, as here, these two want to be told not to have outputs for training only.
-    extra = {"aux_logits": False, "init_weights": True}
+    # Without weights, as here, these two want to be told not to have outputs for training only,
+    # and that published weights are for images scaled otherwise than those of the other networks.
+    extra = {"aux_logits": False, "init_weights": True, "transform_input": pretrained}
     extra = extra if name in ("googlenet", "inception_v3") else {}
     model = models.get_model(name, weights=None, num_classes=outputs, **extra)
-    if pretrained:
-        _load_default(model, models.get_model_weights(name).DEFAULT)
+    renewed = pretrained and _load_default(model, models.get_model_weights(name).DEFAULT)
     if inputs[0] != _RGB:
         if pretrained:
             raise ConfigError(
@@ -105,15 +111,20 @@ def _torchvision(name: str, pretrained: bool, inputs: tuple[int, ...], outputs: 
                 f"Leave out ',{_FLAG}', or take timm's network of that name, which adapts."
             )
         _retake(model, inputs[0])
-    return model
+    return model, renewed
 
 
-def _load_default(model: nn.Module, weights: Any) -> None:
-    """Load published weights in place, but for layers of another size: the last."""
+def _load_default(model: nn.Module, weights: Any) -> bool:
+    """Load published weights in place, but for layers of another size: the last.
+
+    Returns:
+        Whether one was left out.
+    """
     own = model.state_dict()
     state = weights.get_state_dict(progress=False, check_hash=True)
     fitting = {n: t for n, t in state.items() if n in own and t.shape == own[n].shape}
     model.load_state_dict(fitting, strict=False)
+    return any(n in own and n not in fitting for n in state)
 
 
 def _retake(model: nn.Module, channels: int) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import importlib.machinery
 import importlib.util
 import re
 import sys
@@ -342,6 +343,61 @@ def test_a_hubs_network_is_built_for_the_data(hub: str, channels: int) -> None:
     check_network(network.module, torch.randn(2, channels, 32, 32), 5)
     assert (network.name, network.pretrained, network.notes) == ("resnet18", False, ())
     assert "Did you mean 'resnet18'" in message(f"{hub}:resnet1", inputs=(3, 32, 32))
+
+
+def stand_in(monkeypatch: pytest.MonkeyPatch, name: str, **members: Any) -> None:
+    module = types.ModuleType(name)
+    module.__spec__ = importlib.machinery.ModuleSpec(name, None)
+    for member, value in members.items():
+        setattr(module, member, value)
+    monkeypatch.setitem(sys.modules, name, module)
+
+
+def made_by_hub(name: str, num_classes: int, **options: Any) -> nn.Module:
+    """What a hub makes, with the options that it was given."""
+    network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Linear(4, num_classes))
+    network.options = options
+    return network
+
+
+@pytest.fixture
+def hubs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Put stand-ins in the place of timm and torchvision, with weights for 5 classes."""
+    weights = types.SimpleNamespace(
+        DEFAULT=types.SimpleNamespace(
+            get_state_dict=lambda **options: made_by_hub("", 5).state_dict()
+        )
+    )
+    stand_in(monkeypatch, "torchvision")
+    stand_in(
+        monkeypatch, "torchvision.models",
+        list_models=lambda module: ["googlenet", "inception_v3", "resnet18"],
+        get_model=made_by_hub, get_model_weights=lambda name: weights,
+    )  # fmt: skip
+    stand_in(
+        monkeypatch, "timm", is_model=lambda name: True, create_model=made_by_hub,
+        get_pretrained_cfg=lambda name: types.SimpleNamespace(
+            fixed_input_size=False, num_classes=5
+        ),
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("hub", ["timm", "torchvision"])
+def test_a_new_last_layer_is_told_where_there_is_one(hubs: None, hub: str) -> None:
+    spec = f"{hub}:resnet18,pretrained"
+    assert load(spec, (3, 32, 32), outputs=5).notes == (f"{hub}'s weights",)
+    (note,) = load(spec, (3, 32, 32), outputs=7).notes
+    assert note == f"{hub}'s weights, with a new last layer for 7 outputs"
+    assert load(f"{hub}:resnet18", (3, 32, 32), outputs=7).notes == ()
+
+
+@pytest.mark.parametrize("name", ["googlenet", "inception_v3"])
+def test_published_weights_get_the_input_that_they_are_for(hubs: None, name: str) -> None:
+    for suffix, wanted in ((",pretrained", True), ("", False)):
+        module = load(f"torchvision:{name}{suffix}", (3, 32, 32), outputs=5).module
+        assert module.options["transform_input"] is wanted
+    module = load("torchvision:resnet18,pretrained", (3, 32, 32), outputs=5).module
+    assert "transform_input" not in module.options
 
 
 def test_torchvision_is_imported_without_its_compiled_operators(
