@@ -127,7 +127,7 @@ def _check_not_hidden(module: ModuleType, name: str, option: str) -> None:
     """
     here = Path.cwd() / f"{name.replace('.', '/')}.py"
     found = getattr(module, "__file__", None)
-    if here.is_file() and not (found and here.samefile(found)):
+    if here.is_file() and not (found and here.resolve() == Path(found).resolve()):
         raise ConfigError(
             f"{option} names the module {name!r}, which is another one than {here}: "
             f"{found or 'built into Python'}. Name the file, '{here.relative_to(Path.cwd())}:NAME',"

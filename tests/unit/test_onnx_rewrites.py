@@ -49,7 +49,7 @@ BINARY_MLP = [
 def binary_mlp(path: Path) -> Path:
     """As skl2onnx writes a StandardScaler and an MLPClassifier of two classes."""
     given = {"w1": weights(6, 16), "b1": weights(16), "w2": weights(16, 1), "b2": [0.3],
-             "one": [1.0]}  # fmt: skip
+             "one": np.float32(1)}  # fmt: skip
     return save_graph(path, BINARY_MLP, (6,), given)
 
 
