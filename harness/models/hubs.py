@@ -103,7 +103,10 @@ def _torchvision(
     extra = {"aux_logits": False, "init_weights": True, "transform_input": pretrained}
     extra = extra if name in ("googlenet", "inception_v3") else {}
     model = models.get_model(name, weights=None, num_classes=outputs, **extra)
-    renewed = pretrained and _load_default(model, models.get_model_weights(name).DEFAULT)
+    # torchvision's own builder knows how its oldest files name their layers.
+    renewed = pretrained and _take_weights(
+        model, models.get_model(name, weights="DEFAULT", progress=False)
+    )
     if inputs[0] != _RGB:
         if pretrained:
             raise ConfigError(
@@ -114,17 +117,16 @@ def _torchvision(
     return model, renewed
 
 
-def _load_default(model: nn.Module, weights: Any) -> bool:
-    """Load published weights in place, but for layers of another size: the last.
+def _take_weights(model: nn.Module, trained: nn.Module) -> bool:
+    """Load another network's weights in place, but for layers of another size: the last.
 
     Returns:
         Whether one was left out.
     """
-    own = model.state_dict()
-    state = weights.get_state_dict(progress=False, check_hash=True)
+    own, state = model.state_dict(), trained.state_dict()
     fitting = {n: t for n, t in state.items() if n in own and t.shape == own[n].shape}
     model.load_state_dict(fitting, strict=False)
-    return any(n in own and n not in fitting for n in state)
+    return len(fitting) < len(own)
 
 
 def _retake(model: nn.Module, channels: int) -> None:

@@ -353,8 +353,8 @@ def stand_in(monkeypatch: pytest.MonkeyPatch, name: str, **members: Any) -> None
     monkeypatch.setitem(sys.modules, name, module)
 
 
-def made_by_hub(name: str, num_classes: int, **options: Any) -> nn.Module:
-    """What a hub makes, with the options that it was given."""
+def made_by_hub(name: str, num_classes: int = 5, **options: Any) -> nn.Module:
+    """What a hub makes, with the options that it was given; its weights are for 5 classes."""
     network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Linear(4, num_classes))
     network.options = options
     return network
@@ -362,17 +362,12 @@ def made_by_hub(name: str, num_classes: int, **options: Any) -> nn.Module:
 
 @pytest.fixture
 def hubs(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Put stand-ins in the place of timm and torchvision, with weights for 5 classes."""
-    weights = types.SimpleNamespace(
-        DEFAULT=types.SimpleNamespace(
-            get_state_dict=lambda **options: made_by_hub("", 5).state_dict()
-        )
-    )
+    """Put stand-ins in the place of timm and torchvision."""
     stand_in(monkeypatch, "torchvision")
     stand_in(
         monkeypatch, "torchvision.models",
         list_models=lambda module: ["googlenet", "inception_v3", "resnet18"],
-        get_model=made_by_hub, get_model_weights=lambda name: weights,
+        get_model=made_by_hub,
     )  # fmt: skip
     stand_in(
         monkeypatch, "timm", is_model=lambda name: True, create_model=made_by_hub,
