@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import math
 import os
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 
 from harness.errors import HarnessError, TaskError
+from harness.manner import Manner, find_manner, fp32, set_memory_format
 from harness.tasks.objective import as_tuple, one_or_all
 
 if TYPE_CHECKING:
@@ -82,6 +81,7 @@ def fit(
     lr: float,
     seed: int,
     soft: SoftTargets | None = None,
+    manner: Manner | None = None,
     on_batch: Callable[[int, int], None] = lambda done, total: None,
 ) -> nn.Module:
     """Train `model` in place and return it in evaluation mode.
@@ -98,24 +98,24 @@ def fit(
         lr: Peak learning rate.
         seed: Of the order of samples.
         soft: Distil from these; None trains on the targets alone.
+        manner: Memory layout and precision; None for the fastest that the network allows.
         on_batch: Called after every step with the steps done and in all.
 
     Raises:
         TaskError: If the loss stops being finite.
     """
+    manner = manner or find_manner(model, split, objective, recipe)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)  # of dropout and the like
-        return _fitted(model, split, objective, recipe, epochs, lr, seed, soft, on_batch)
+        return _fitted(model, split, objective, recipe, epochs, lr, seed, soft, manner, on_batch)
 
 
 def _fitted(
     model: nn.Module, split: Split, objective: Objective, recipe: Recipe, epochs: int, lr: float,
-    seed: int, soft: SoftTargets | None, on_batch: Callable[[int, int], None],
+    seed: int, soft: SoftTargets | None, manner: Manner, on_batch: Callable[[int, int], None],
 ) -> nn.Module:  # fmt: skip
     rng = torch.Generator().manual_seed(seed)
-    images = all(parameter.dim() < 5 for parameter in model.parameters())
-    if images:
-        set_memory_format(model, torch.channels_last)
+    manner.prepare(model)
     for parameter in model.parameters():
         parameter.requires_grad_(True)  # a user's network may come frozen; all of it is trained
     model.train()
@@ -123,7 +123,6 @@ def _fitted(
     total = epochs * len(_batches(torch.arange(len(split)), recipe.batch))
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda done: _pace(done, total))
     step = 0
-    low = fast_bf16() and objective.bfloat16
     for epoch in range(epochs):
         soft_view = soft.outputs(epoch) if soft is not None and soft.weight > 0 else None
         spread = _spread(soft_view or ())
@@ -132,9 +131,8 @@ def _fitted(
             inputs, targets = split.batch(rows, epoch), split.targets_of(rows)
             teacher = None if soft_view is None else one_or_all(tuple(t[rows] for t in soft_view))
             with _told():
-                with torch.autocast("cpu", dtype=torch.bfloat16, enabled=low):
-                    outputs = model(_laid_out(inputs) if images else inputs)
-                loss = student_loss(objective, _fp32(outputs), targets, soft, teacher, spread)
+                outputs = manner.outputs(model, inputs)
+                loss = student_loss(objective, outputs, targets, soft, teacher, spread)
                 loss.backward()  # type: ignore[no-untyped-call]
             torch.nn.utils.clip_grad_norm_(model.parameters(), _LARGEST_GRADIENT)
             optimizer.step()
@@ -146,8 +144,7 @@ def _fitted(
                 f"Training diverged: the loss is {loss.item()} at step {step}. Lower the learning "
                 "rate (`--recipe trial_lr=...`, `teacher_lr=...`)."
             )
-    if images:
-        set_memory_format(model, torch.contiguous_format)
+    set_memory_format(model, torch.contiguous_format)
     return model.eval()
 
 
@@ -195,17 +192,6 @@ def _batches(order: torch.Tensor, batch: int) -> list[torch.Tensor]:
     return parts
 
 
-def _laid_out(inputs: torch.Tensor) -> torch.Tensor:
-    """Return images in the memory format that convolutions are fastest in."""
-    if inputs.ndim == 4:
-        return inputs.contiguous(memory_format=torch.channels_last)
-    return inputs
-
-
-def _fp32(outputs: Any) -> Tensors:
-    return one_or_all(tuple(part.float() for part in as_tuple(outputs)))
-
-
 def predict(model: nn.Module, batches: Iterable[torch.Tensor]) -> Arrays:
     """Return a network's fp32 outputs, each `[N, ...]`, over batches of prepared samples."""
     return tuple(part.numpy() for part in predict_tensors(model, batches))
@@ -215,24 +201,9 @@ def predict_tensors(model: nn.Module, batches: Iterable[torch.Tensor]) -> Views:
     """Return a network's fp32 outputs, each `[N, ...]`, over batches of prepared samples."""
     model.eval()
     with torch.inference_mode():
-        parts = [as_tuple(_fp32(model(batch))) for batch in batches]
+        parts = [as_tuple(fp32(model(batch))) for batch in batches]
     # Cloned outside inference mode, so that autograd may use them as constants.
     return tuple(torch.cat(column).clone() for column in zip(*parts, strict=True))
-
-
-def set_memory_format(model: nn.Module, memory_format: torch.memory_format) -> None:
-    """Lay out a network's weights in memory, in place."""
-    model.to(memory_format=memory_format)  # type: ignore[call-overload]  # missing in torch's stubs
-
-
-@functools.cache
-def fast_bf16() -> bool:
-    """Whether this CPU multiplies bfloat16 natively: training is then about twice as fast."""
-    try:
-        flags = Path("/proc/cpuinfo").read_text(encoding="utf-8")
-    except OSError:
-        return False
-    return "avx512_bf16" in flags or "amx_bf16" in flags
 
 
 def use_all_cores() -> int:

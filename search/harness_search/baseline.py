@@ -15,8 +15,9 @@ from harness.candidate import Candidate
 from harness.compression.prune import last_channels, prune
 from harness.errors import ExportError
 from harness.folders import cache_folder
+from harness.manner import fast_bf16
 from harness.provenance import now_utc
-from harness.training import fast_bf16, fit
+from harness.training import fit
 from harness.units import format_metric, format_metric_range, metric_words
 from harness_results.record import latency_figures, make_record
 from harness_search.latency_model import LatencyModel

@@ -13,8 +13,9 @@ from harness.budget import Budget, Decision
 from harness.candidate import Candidate, OnnxModel
 from harness.compression.prune import choose_channels, prune
 from harness.errors import BackendError, ExportError, MeasurementError, TaskError
+from harness.manner import find_manner
 from harness.provenance import now_utc
-from harness.training import SoftTargets, fast_bf16, fit
+from harness.training import SoftTargets, fit
 from harness_results.record import RunRecord, latency_figures, make_record
 from harness_results.store import relative
 from harness_search.projection import Probe, fit_to_budget
@@ -131,16 +132,17 @@ class _Life:
                     teacher(epoch)
         soft = SoftTargets(teacher, params["temperature"] or 1.0, params["kd_weight"])
         seed = bench.seed("train", self.proposal.index)
+        objective = bench.task.objective
         with self.watch.phase("train"), bench.lock.shared():
+            manner = find_manner(student, split, objective, recipe)
             fit(
-                student, split, bench.task.objective, recipe, epochs=recipe.trial_epochs,
-                lr=recipe.trial_lr, seed=seed, soft=soft, on_batch=self._on_batch,
+                student, split, objective, recipe, epochs=recipe.trial_epochs, lr=recipe.trial_lr,
+                seed=seed, soft=soft, manner=manner, on_batch=self._on_batch,
             )  # fmt: skip
         full = len(bench.task.data.train)
         self.training = {
             "epochs": recipe.trial_epochs, "lr": recipe.trial_lr, "batch": recipe.batch,
-            "optimizer": recipe.optimizer, "seed": seed,
-            "bfloat16": fast_bf16() and bench.task.objective.bfloat16,
+            "optimizer": recipe.optimizer, "seed": seed, "bfloat16": manner.bfloat16,
             "samples": len(split), "of": full,
             "reduction": bench.task.reduction.method if len(split) < full else None,
         }  # fmt: skip

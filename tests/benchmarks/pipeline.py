@@ -38,8 +38,9 @@ from PIL import Image, ImageOps
 from torch.nn import functional as F
 
 from harness.data.spec import load_data
+from harness.manner import fast_bf16, set_memory_format
 from harness.models.resnet import resnet20
-from harness.training import fast_bf16, set_memory_format, use_all_cores
+from harness.training import use_all_cores
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -22,9 +22,10 @@ from harness.export import (
     export_onnx,
     layer_macs,
 )
+from harness.manner import set_memory_format
 from harness.onnxfile import InputSpec, opset_of, read_onnx
 from harness.target import Target
-from harness.training import predict, set_memory_format
+from harness.training import predict
 from harness_backends.onnxruntime import OnnxRuntimeBackend
 from harness_search.inference import file_outputs
 from support.tiny import tiny

@@ -13,6 +13,7 @@ from harness import training
 from harness.data.augment import Augmentation
 from harness.data.split import Scale, Split
 from harness.errors import TaskError
+from harness.manner import set_memory_format
 from harness.tasks.objective import make_objective
 from harness.tasks.recipe import Recipe
 from harness.training import (
@@ -20,7 +21,6 @@ from harness.training import (
     fit,
     predict,
     predict_tensors,
-    set_memory_format,
     student_loss,
 )
 from support.tiny import RECIPE, tiny, tiny_data
