@@ -7,9 +7,23 @@ import copy
 import torch
 from torch import nn
 from torch.nn.parameter import is_lazy
+from torch.nn.utils.prune import BasePruningMethod
+from torch.nn.utils.spectral_norm import SpectralNorm
+from torch.nn.utils.weight_norm import WeightNorm
 
 from harness.errors import ConfigError
 from harness.importing import user_code
+
+_PARAMETRIZED = "or use `torch.nn.utils.parametrizations.{}`, whose layers are left whole"
+_COMPUTED = {
+    WeightNorm: ("torch.nn.utils.weight_norm", "torch.nn.utils.remove_weight_norm(layer)",
+                 _PARAMETRIZED.format("weight_norm")),
+    SpectralNorm: ("torch.nn.utils.spectral_norm", "torch.nn.utils.remove_spectral_norm(layer)",
+                   _PARAMETRIZED.format("spectral_norm")),
+    BasePruningMethod: ("torch.nn.utils.prune", "torch.nn.utils.prune.remove(layer, name)",
+                        "which keeps its zeros"),
+}  # fmt: skip
+"""Hooks that compute a weight before every call: what put them there, what takes them off."""
 
 
 def check_module(found: object, origin: str) -> nn.Module:
@@ -21,7 +35,8 @@ def check_module(found: object, origin: str) -> nn.Module:
 
     Raises:
         ConfigError: If it is no `nn.Module`, a compiled or traced one, or has parameters that are
-            missing, not yet sized, not on the CPU, or not float32; or if it can't be copied.
+            missing, not yet sized, not on the CPU, not float32, or computed by hooks; or if it
+            can't be copied.
     """
     compiled = isinstance(found, torch.jit.ScriptModule) or hasattr(found, "_orig_mod")
     if compiled or isinstance(found, torch.export.ExportedProgram):
@@ -40,6 +55,8 @@ def check_module(found: object, origin: str) -> nn.Module:
         raise ConfigError(f"{origin} has no parameters: there is nothing to train or prune.")
     for name, tensor in [*found.named_parameters(), *found.named_buffers()]:
         _check_tensor(name, tensor, origin)
+    for name, module in found.named_modules():
+        _check_hooks(name, module, origin)
     with user_code("copying it (copy.deepcopy), as pruning does,", origin):
         copy.deepcopy(found)
     return found
@@ -62,6 +79,18 @@ def _check_tensor(name: str, tensor: torch.Tensor, origin: str) -> None:
             f"{origin}: {name!r} is {dtype_name(tensor)}. Expected float32. Convert the network "
             "with `.float()`; other precisions are the target's choice, not the network's."
         )
+
+
+def _check_hooks(name: str, module: nn.Module, origin: str) -> None:
+    for hook in module._forward_pre_hooks.values():
+        for kind, (source, remedy, otherwise) in _COMPUTED.items():
+            if isinstance(hook, kind):
+                raise ConfigError(
+                    f"{origin}: {name or 'the network'!r} has a weight that a hook of `{source}` "
+                    "computes before every call. Expected parameters of its own: others can be "
+                    f"neither copied nor pruned. Take the hook off with `{remedy}` where the "
+                    f"network is made, {otherwise}."
+                )
 
 
 def dtype_name(tensor: torch.Tensor) -> str:
