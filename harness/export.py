@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
 import warnings
@@ -19,7 +20,7 @@ from harness.onnxfile import opset_of
 from harness.tasks.objective import as_tuple
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -80,8 +81,7 @@ def onnx_bytes(
     # Contiguous strides: a channels-last trained network must not export transposes.
     model.eval().to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
     buffer = io.BytesIO()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the exporter announces its own deprecation
+    with _quiet():
         try:
             names = list(output_names) or _output_names(model, example)
             torch.onnx.export(
@@ -97,6 +97,22 @@ def onnx_bytes(
     if opset != OPSET:
         raise ExportError(f"Asked the exporter for opset {OPSET}, received {opset}.")
     return data
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Let the exporter say nothing: it announces its own deprecation, and logs what it failed on.
+
+    It switches the log on for every export, also where it was off, and C++ writes it to stdout.
+    """
+    switch = torch._C._jit_set_onnx_log_enabled
+    torch._C._jit_set_onnx_log_enabled = lambda enabled: None
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        torch._C._jit_set_onnx_log_enabled = switch
 
 
 def _output_names(model: nn.Module, example: torch.Tensor) -> list[str]:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -84,6 +85,25 @@ def test_a_network_that_does_not_run_is_an_export_error(tmp_path: Path) -> None:
     with pytest.raises(ExportError, match="no way"):
         export_onnx(Broken(), TASK.example_input(1), tmp_path / "m.onnx")
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.fixture
+def log_on_stderr() -> Iterator[None]:
+    """Let C++ write the exporter's log where nothing is buffered, so that it can be seen."""
+    torch._C._jit_set_onnx_log_output_stream("stderr")
+    yield
+    torch._C._jit_set_onnx_log_output_stream("stdout")
+    torch._C._jit_set_onnx_log_enabled(False)
+
+
+@pytest.mark.usefixtures("log_on_stderr")
+def test_an_operation_without_a_counterpart_is_named_and_no_more_is_said(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    shuffled = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ChannelShuffle(2))
+    with pytest.raises(ExportError, match=r"'aten::channel_shuffle'.*not supported$"):
+        export_onnx(shuffled, TASK.example_input(1), tmp_path / "m.onnx")
+    assert capfd.readouterr() == ("", "")
 
 
 def test_a_failed_export_leaves_the_old_file(tmp_path: Path) -> None:
