@@ -6,6 +6,7 @@ import math
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
+import torch
 from safetensors.torch import save
 
 from harness.atomic import write_atomic
@@ -266,8 +267,13 @@ def share_of_dense(measured: Mapping[str, Measurement], name: str, budget: Budge
 
 
 def save_weights(model: nn.Module, path: Path) -> Path:
-    """Write a state dict as safetensors, atomically."""
-    write_atomic(path, save({k: v.contiguous() for k, v in model.state_dict().items()}))
+    """Write a state dict as safetensors, atomically.
+
+    Weights that are shared under several names are written under each, so that every name is found.
+    """
+    plain = torch.contiguous_format
+    state = {k: v.detach().clone(memory_format=plain) for k, v in model.state_dict().items()}
+    write_atomic(path, save(state))
     return path
 
 
