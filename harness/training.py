@@ -211,3 +211,17 @@ def use_all_cores() -> int:
     cores = len(os.sched_getaffinity(0))
     torch.set_num_threads(cores)
     return cores
+
+
+@contextlib.contextmanager
+def torch_kept() -> Iterator[None]:
+    """Give torch's random numbers and its thread count back as they were, whatever happens.
+
+    Training runs on the CPU, so its generator is the only one that is looked after.
+    """
+    threads = torch.get_num_threads()
+    try:
+        with torch.random.fork_rng(devices=[]):
+            yield
+    finally:
+        torch.set_num_threads(threads)

@@ -18,7 +18,7 @@ from harness.errors import ConfigError, ResultsError
 from harness.measurement.flags import is_blocked
 from harness.measurement.hostlock import HostLock
 from harness.provenance import fingerprint, git_state, versions
-from harness.training import use_all_cores
+from harness.training import torch_kept, use_all_cores
 from harness_backends.registry import open_backend
 from harness_results import leaderboard
 from harness_results.files import disk_errors, locked
@@ -107,6 +107,7 @@ class SearchResult:
         return 3 if winners or (self.trials and not done) else 1
 
 
+@torch_kept()
 def search(
     settings: Settings, task: Task, progress: Progress, remeasure: bool = False
 ) -> SearchResult:
@@ -155,10 +156,13 @@ def _check_existing(results: Path) -> None:
 def set_up(
     settings: Settings, task: Task, folder: StudyFolder, progress: Progress, started: float
 ) -> Workbench:
-    """Find the task's prunable groups, ask the target what it is; write only to caches."""
+    """Find the task's prunable groups, ask the target what it is; write only to caches.
+
+    Seeds torch and lets it use all cores: call it within `torch_kept`.
+    """
     progress.phase("finding the prunable groups")
     use_all_cores()
-    torch.manual_seed(settings.seed)
+    torch.default_generator.manual_seed(settings.seed)  # the CPU's alone: others are the caller's
     lock = HostLock()
     target = _at_shape(settings.target, task)
     backend = open_backend(target)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from harness.training import fit
+from harness.training import fit, torch_kept
 from harness_results.store import StudyFolder
 from harness_search import baseline
 from harness_search.engine import finals_cost_s, set_up
@@ -58,6 +58,7 @@ class Plan:
     notes: tuple[str, ...]
 
 
+@torch_kept()
 def plan(settings: Settings, task: Task, progress: Progress) -> Plan:
     """Measure the floor, estimate the phases, and leave nothing behind.
 
