@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from harness.compression.costs import OUT, side_of
-from harness.compression.parts import Group, Member, Unprunable, module_of
+from harness.compression.parts import Group, Member, Unprunable, attribute, module_of
 from harness.compression.tracing import LAYERS
 
 if TYPE_CHECKING:
@@ -44,9 +44,10 @@ def find_groups(
     Args:
         channels: What tracing found, settled.
         model: The network.
-        ran: Names of the convolution and linear layers that ran; groups without any cost nothing.
+        ran: Names of the convolution and linear layers that ran; groups without any are left whole.
     """
-    order = {name: i for i, (name, _) in enumerate(model.named_modules())}
+    modules = {name: i for i, (name, _) in enumerate(model.named_modules())}
+    order = {_holder(slot): modules[module_of(slot.name)] for slot in channels.slots.values()}
     roots, kinds = channels.roots(), channels.kinds()
     by_kind: dict[int, list[Slot]] = defaultdict(list)
     for slot in channels.slots.values():
@@ -76,11 +77,11 @@ def _group(
     slots: Sequence[Slot],
     ran: Collection[str],
 ) -> Group | Unprunable | None:
-    names = dict.fromkeys(sorted((module_of(s.name) for s in slots), key=order.__getitem__))
+    names = dict.fromkeys(sorted((_holder(s) for s in slots), key=order.__getitem__))
     if not names.keys() & set(ran):
-        return None  # nothing that costs anything
-    leading = min(slots, key=lambda s: (_side(model, s), order[module_of(s.name)]))
-    name = module_of(leading.name)
+        return _without_layers(model, slots)
+    leading = min(slots, key=lambda s: (_side(model, s), order[_holder(s)]))
+    name = _holder(leading)
     classes = _in_order(roots, mine, leading)
     blocks = _blocks(channels, roots, classes)
     if blocks is None or len(classes) <= blocks.max() + 1:
@@ -91,6 +92,24 @@ def _group(
     members = tuple(_member(slot, roots, place) for slot in slots)
     rest = [other for other in names if other != name]
     return Group(name, len(classes), (name, *rest), int(blocks.max()) + 1, members)
+
+
+def _holder(slot: Slot) -> str:
+    """Return whose channels these are: the module's, or the network's own parameter's."""
+    return module_of(slot.name) or slot.name
+
+
+def _without_layers(model: nn.Module, slots: Sequence[Slot]) -> Unprunable | None:
+    """Return the matrix that a skipped group's channels are of; None where nothing uses them.
+
+    Channels that are used are made by one parameter and read by another. Layers among these can't
+    have run, or the group would not be skipped.
+    """
+    for slot in slots if len(slots) > 1 else ():
+        module = model.get_submodule(module_of(slot.name))
+        if attribute(model, slot.name).dim() > 1 and not isinstance(module, LAYERS):
+            return Unprunable(slot.name, "its channels go through no convolution or linear layer")
+    return None
 
 
 def _side(model: nn.Module, slot: Slot) -> tuple[bool, bool]:

@@ -35,9 +35,10 @@ class Group:
     """Channels that can only go together.
 
     Attributes:
-        name: Module name of the layer whose output channels are pruned.
+        name: Module name of the layer whose output channels are pruned; a parameter's name where
+            the network itself holds it.
         width: Its channels in the dense model.
-        layers: Names of all modules that shrink, that layer first.
+        layers: Names of all modules and such parameters that shrink, that layer first.
         blocks: Equal parts, one after the other, in each of which equally many channels must be
             kept: heads of attention, groups of a grouped convolution or of a group norm.
         members: Of which parameters the channels consist.
@@ -101,7 +102,7 @@ class Unprunable:
     """A layer whose channels stay whole.
 
     Attributes:
-        name: Module name.
+        name: Module name, or a parameter's that is used without a layer.
         reason: Why, for people.
     """
 

@@ -418,6 +418,19 @@ class Literal(nn.Module):
         return self.head(self.two(self.one(x)).reshape(-1, 12 * 64))
 
 
+class Bare(nn.Module):
+    """Parameters that are multiplied with, without a layer around them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lift, self.head = nn.Linear(10, 10), nn.Linear(12, 3)
+        self.down = nn.Parameter(torch.randn(10, 16) / 3)
+        self.up = nn.Parameter(torch.randn(16, 12) / 4)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.head(F.relu(F.relu(F.relu(self.lift(x)) @ self.down) @ self.up))
+
+
 NETWORKS = {
     "residual": (residual, IMAGE), "depthwise": (depthwise, IMAGE), "grouped": (grouped, IMAGE),
     "gated": (gated, IMAGE), "dense": (dense, IMAGE), "unet": (UNet, IMAGE),
@@ -434,7 +447,7 @@ NETWORKS = {
     "fixed_heads": (lambda: Transformer(AttentionOfTheInputsWidth), IMAGE),
     "shared_keys": (lambda: Transformer(SharedKeys), IMAGE),
     "sliced": (lambda: sliced(2), IMAGE), "quarter": (lambda: sliced(4), IMAGE),
-    "half_scaled": (half_scaled, IMAGE),
+    "half_scaled": (half_scaled, IMAGE), "bare": (Bare, ROW),
 }  # fmt: skip
 """How each is made, and the shape of one sample."""
 

@@ -49,11 +49,13 @@ GROUPS = {
     "sliced": {"body.0.0": 8, "body.1.inner.0": 8, "body.2.0": 8},
     "quarter": {"body.0.0": 4, "body.1.inner.0": 4, "body.2.0": 8},
     "half_scaled": {"body.0.0": 16, "body.2.0": 12, "body.3.0": 8},
+    "bare": {"lift": 10, "up": 12},
 }
 BLOCKS = {"grouped": 4, "transformer": 4, "fused": 4, "group_norms": 4, "shared_keys": 2,
           "half_scaled": 2}  # fmt: skip
 WHOLE = {
     "encoder": ("lift", "embed_dim"),
+    "bare": ("down", "no convolution or linear layer"),
     "gru": ("lift", "recurrent"),
     "lstm": ("lift", "can't be followed"),
     "fourier": ("body.one.0", "fft"),
@@ -122,7 +124,7 @@ def test_modules_know_their_new_sizes(name: str) -> None:
 
 SILENT = ("residual", "depthwise", "grouped", "dense", "flattened", "gated", "unet", "sequence",
           "volume", "shared", "detector", "sum", "shuffled", "halves", "larger", "glu",
-          "literal", "sliced", "quarter", "half_scaled")  # fmt: skip
+          "literal", "sliced", "quarter", "half_scaled", "bare")  # fmt: skip
 
 
 def without_norms_over_channels(model: nn.Module) -> nn.Module:
@@ -181,6 +183,13 @@ def test_what_cannot_be_pruned_is_named_with_its_reason(name: str) -> None:
     graph = pruning_graph(*network(name))
     found = {one.name: one.reason for one in graph.unprunable}
     assert reason in found[layer]
+
+
+def test_a_bare_parameter_within_a_module_is_named_whole() -> None:
+    model = nn.Sequential(nn.Linear(4, 10), nn.ReLU(), network("bare")[0])
+    graph = pruning_graph(model, torch.randn(1, 4))
+    assert [one.name for one in graph.unprunable] == ["2.down"]
+    assert graph.dense_widths() == {"0": 10, "2": 12, "2.lift": 10}
 
 
 @pytest.mark.parametrize("name", ["residual", "detector", "sum", "unet", "perceptron"])
