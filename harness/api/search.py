@@ -32,6 +32,9 @@ def search(
             such alone is split.
         **options: See `SearchOptions`.
 
+    The initial weights of a network given as an `nn.Module` are part of the study: call
+    `torch.manual_seed` before it is built, so that the next call resumes.
+
     Returns:
         The result; `result.budgets[0].winner` is the winner's record, None where there is none.
 

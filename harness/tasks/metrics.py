@@ -14,8 +14,8 @@ import numpy as np
 import torch
 
 from harness.errors import TaskError
+from harness.tasks.identity import identity_of
 from harness.tasks.score import resampled, share_of_hits
-from harness.units import SHARES
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -31,10 +31,12 @@ class Metric:
     Attributes:
         name: As in the leaderboard.
         judge: Computes it.
+        own: Whether it is a function of the user's own.
     """
 
     name: str
     judge: Judge
+    own: bool = False
 
 
 def _classes(outputs: tuple[torch.Tensor, ...], targets: Any) -> tuple[NDArray[Any], NDArray[Any]]:
@@ -137,16 +139,15 @@ METRICS: dict[str, dict[str, Metric]] = {
 
 
 def user_metric(function: Callable[[Any, Any], Any]) -> Metric:
-    """Return a metric from a user's function, named as it is.
+    """Return a metric from a user's function, named as it is with a part of its identity.
 
-    `own_` comes before a name that is a share's: it would be shown in per cent otherwise.
+    So another function of the same name is never ranked against it; see `identity_of`.
 
     Args:
         function: From outputs and targets (tensors, or tuples of tensors where the network or the
             data have several) to one number, or to one per sample; higher is better.
     """
     given = getattr(function, "__name__", type(function).__name__)
-    name = f"own_{given}" if given in SHARES else given
 
     def judge(outputs: tuple[torch.Tensor, ...], targets: Any) -> tuple[float, float, float]:
         def on(rows: NDArray[np.int64]) -> Any:
@@ -159,6 +160,6 @@ def user_metric(function: Callable[[Any, Any], Any]) -> Metric:
             )
             return function(parts[0] if len(parts) == 1 else parts, truth)
 
-        return resampled(on, len(outputs[0]), name)
+        return resampled(on, len(outputs[0]), given)
 
-    return Metric(name, judge)
+    return Metric(f"{given}#{identity_of(function)[:6]}", judge, own=True)

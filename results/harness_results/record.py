@@ -36,8 +36,9 @@ class RunRecord:
         status: `"complete"`, `"over_budget"`, `"over_size"` or `"failed"`.
         reason: Why it is not complete.
         feasible: Whether the latest measurement meets the budget; None where none was made.
-        task: `name`, `metric`, `data_sha256`, `model_sha256` (of the dense network's structure and
-            initial weights), `splits` (their `origin`, and the samples of each), `inputs`
+        task: `name`, `metric` (a user's own as `name#1a2b3c`, with a part of its identity),
+            `data_sha256`, `model_sha256` (of the dense network's structure and initial weights),
+            `splits` (their `origin`, and the samples of each), `inputs`
             (`shape` of a sample, `scale` that prepares it), `classes` by number, and `source` (what
             the task was made from; empty where it was given as objects).
         target: Options of the target and the backend's version.

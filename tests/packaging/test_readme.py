@@ -44,17 +44,21 @@ def test_both_commands_make_an_environment_and_use_the_constraints() -> None:
         assert folder in (".", ".[dev]")
 
 
-def test_the_python_example_runs_as_it_stands(tmp_path: Path) -> None:
+def test_the_python_example_runs_as_it_stands_and_again(tmp_path: Path) -> None:
     """Whether a winner was found is up to the machine; that it is shown, if so, is not."""
-    end = "\nprint('winner' if winner is not None else 'no winner', len(result.trials))\n"
-    ended = subprocess.run(
-        [sys.executable, "-c", example() + end],
-        cwd=tmp_path, env=here(tmp_path), capture_output=True, text=True,
-    )  # fmt: skip
-    assert ended.returncode == 0, ended.stdout + ended.stderr
-    *shown, last = ended.stdout.strip().splitlines()
-    assert last.endswith(" 2")
-    assert bool(shown) == last.startswith("winner")
+    end = "\nprint('winner' if winner else 'none', *[trial.run_id for trial in result.trials])\n"
+    lasts = []
+    for _ in range(2):
+        ended = subprocess.run(
+            [sys.executable, "-c", example() + end],
+            cwd=tmp_path, env=here(tmp_path), capture_output=True, text=True,
+        )  # fmt: skip
+        assert ended.returncode == 0, ended.stdout + ended.stderr
+        *shown, last = ended.stdout.strip().splitlines()
+        assert len(last.split()) == 3
+        assert bool(shown) == last.startswith("winner")
+        lasts.append(last)
+    assert lasts[0] == lasts[1]  # resumed, not searched anew
 
 
 @pytest.mark.slow

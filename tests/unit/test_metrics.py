@@ -177,7 +177,7 @@ def test_a_users_metric_gets_tensors_and_has_its_own_name() -> None:
     metric = user_metric(closeness)
     truth = torch.from_numpy(VALUES.astype(np.float32))
     value, low, high = metric.judge((torch.from_numpy(NEAR),), truth)
-    assert metric.name == "closeness"
+    assert metric.name.startswith("closeness#")
     assert value == pytest.approx(ERRORS["neg_mean_absolute_error"], rel=1e-5)
     assert low < value < high
     assert seen[0][0].dtype == torch.float32  # as in training
@@ -222,7 +222,7 @@ def test_a_users_metric_is_not_shown_in_per_cent_for_its_name(name: str) -> None
 
     own.__name__ = name
     metric = user_metric(own)
-    assert metric.name == f"own_{name}"
+    assert metric.name.startswith(f"{name}#")
     value, _, _ = metric.judge((torch.from_numpy(NEAR),), torch.from_numpy(VALUES))
     assert format_metric(value, metric.name) == "12.5"
 
@@ -232,4 +232,12 @@ def test_a_metric_without_a_name_is_called_by_its_class() -> None:
         def __call__(self, outputs: Any, targets: Any) -> float:
             return 1.0
 
-    assert user_metric(Own()).name == "Own"
+    assert user_metric(Own()).name.startswith("Own#")
+
+
+def test_metrics_of_one_name_and_other_content_have_other_names() -> None:
+    def within(tolerance: float) -> Any:
+        return lambda outputs, targets: ((outputs - targets).abs() < tolerance).float()
+
+    assert user_metric(within(1.0)).name != user_metric(within(2.0)).name
+    assert user_metric(within(1.0)).name == user_metric(within(1.0)).name
