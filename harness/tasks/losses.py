@@ -79,9 +79,9 @@ class UserLoss:
 
 
 def named_loss(
-    data: Data, chosen: str | Callable[..., Any] | None, standardised: bool
+    data: Data, chosen: str | Callable[..., Any], standardised: bool
 ) -> Callable[[Any, Any], torch.Tensor]:
-    """Return a loss by its name, the default one for None, or a user's own.
+    """Return a loss by its name, or a user's own.
 
     Args:
         data: Says what kind of targets there are.
@@ -92,7 +92,7 @@ def named_loss(
         return UserLoss(chosen)
     if data.kind == "classification":
         return F.cross_entropy
-    return RelativeError(chosen or "mse", *mean_and_spread(data), standardised)
+    return RelativeError(chosen, *mean_and_spread(data), standardised)
 
 
 def mean_and_spread(data: Data) -> tuple[tuple[float, ...], tuple[float, ...]]:

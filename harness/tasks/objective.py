@@ -132,8 +132,7 @@ def make_objective(
         )
     chosen = _resolved(loss, LOSSES.get(data.kind, ()), "--loss")
     found = _resolved(metric, tuple(METRICS.get(data.kind, {})), "--metric")
-    default = {"classification": "accuracy", "regression": "r2"}.get(data.kind, "")
-    judge = METRICS[data.kind][found or default] if not callable(found) else user_metric(found)
+    judge = user_metric(found) if callable(found) else METRICS[data.kind][found]
     classifies = data.kind == "classification" and logits
     softens = classifies and imitation is None
     return Objective(
@@ -150,9 +149,11 @@ def make_objective(
 
 def _resolved(
     given: str | Callable[..., Any] | None, known: tuple[str, ...], option: str
-) -> str | Callable[..., Any] | None:
-    """Return a known name as it is, and load a function that is named otherwise."""
-    if given is None or callable(given) or given in known:
+) -> str | Callable[..., Any]:
+    """Return a known name as it is, the first for None; load a function that is named otherwise."""
+    if given is None:
+        return known[0]
+    if callable(given) or given in known:
         return given
     if ":" not in given:
         raise ConfigError(

@@ -230,7 +230,7 @@ def _identity(bench: Workbench) -> tuple[dict[str, Any], dict[str, Any]]:
         "task": task.name, "data_sha256": facts["data_sha256"],
         "model_sha256": facts["model_sha256"], "objective": task.objective.description,
         "augmentation": repr(task.data.train.augmentation), "reduction": asdict(task.reduction),
-        **bench.settings.identity(), "space": bench.space.digest(task.recipe),
+        "recipe": asdict(task.recipe), **bench.settings.identity(), "space": bench.space.digest(),
     }  # fmt: skip
     return identity, setup
 

@@ -14,6 +14,11 @@ if TYPE_CHECKING:
     from harness_results.store import StudyFolder
 
 FILE = "study.json"
+_CAUSES = {
+    "model_sha256": " The initial weights are part of a study: seed before building the network "
+    "(`torch.manual_seed(0)`).",
+}
+"""What may have changed without being meant to, by the part of the identity."""
 
 
 def check_identity(
@@ -23,7 +28,8 @@ def check_identity(
 
     Args:
         folder: The study's folder.
-        identity: What must never change: task, data, target, budget, statistic, seed, space.
+        identity: What must never change: task, data, target, budget, statistic, seed, recipe,
+            space.
         setup: What may change if everything is measured again: fingerprint and versions.
         remeasure: Whether the user allows that.
 
@@ -47,9 +53,11 @@ def check_identity(
         ) from exc
     for key, value in wanted["identity"].items():
         if begun.get(key) != value:
+            was, now = _differing(begun.get(key), value)
             raise ConfigError(
-                f"Study {folder.study!r} was begun with {key} {_shown(begun.get(key))}; received "
-                f"{_shown(value)}. Run it as it was begun, or give another `--study NAME`."
+                f"Study {folder.study!r} was begun with {key} {_shown(was)}; received "
+                f"{_shown(now)}.{_CAUSES.get(key, '')} Run it as it was begun, or give another "
+                "`--study NAME`."
             )
     changed = sorted(k for k, v in wanted["setup"].items() if old_setup.get(k) != v)
     if known.get("remeasuring"):
@@ -91,6 +99,14 @@ def accept_setup(
     """Write the study's file anew, once everything has been measured on a new setup."""
     text = json.dumps({"identity": identity, "setup": setup}, indent=1)
     write_atomic(folder.path / FILE, text.encode() + b"\n")
+
+
+def _differing(was: Any, now: Any) -> tuple[Any, Any]:
+    """Return what differs: of two mappings, the entries that do."""
+    if not (isinstance(was, dict) and isinstance(now, dict)):
+        return was, now
+    keys = [key for key in {**was, **now} if was.get(key) != now.get(key)]
+    return {key: was.get(key) for key in keys}, {key: now.get(key) for key in keys}
 
 
 def _shown(value: Any) -> str:

@@ -73,10 +73,10 @@ class SearchSpace:
             "criterion": CategoricalDistribution(self.criteria),
         }
 
-    def digest(self, recipe: object) -> str:
-        """Return a hash of all that may be suggested and of how candidates are trained."""
+    def digest(self) -> str:
+        """Return a hash of all that may be suggested."""
         drawn = {name: repr(value) for name, value in self.distributions().items()}
-        text = json.dumps([drawn, {k: list(v) for k, v in self.allowed.items()}, repr(recipe)])
+        text = json.dumps([drawn, {k: list(v) for k, v in self.allowed.items()}])
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     def suggest(self, trial: optuna.Trial) -> dict[str, Any]:

@@ -138,7 +138,7 @@ def test_other_weights_other_data_or_another_recipe_are_another_study(
     for changed, named in (
         (("--weights", str(tmp_path / "w2.safetensors")), "model_sha256"),
         (("--data", str(tmp_path / "x.npz")), "data_sha256"),
-        (("--recipe", "trial_lr=0.5"), "space"),
+        (("--recipe", "trial_lr=0.5"), 'recipe {"trial_lr": 0.001}; received {"trial_lr": 0.5}'),
         (("--metric", "balanced_accuracy"), "objective"),
         (("--augment", "flip"), "augmentation"),
         (("--train-fraction", "0.5"), "reduction"),
@@ -164,9 +164,10 @@ def test_own_loss_and_metric_by_name(base: Path) -> None:
         "nets.py:share_of_right", "--max-drop", "0.9", "--augment", "flip+shift", trials=2,
     )  # fmt: skip
     winner = role("functions", "winner")
-    assert winner["task"]["metric"] == "share_of_right"
+    metric = winner["task"]["metric"]
+    assert re.fullmatch("share_of_right#[0-9a-f]{6}", metric)
     assert winner["candidate"]["temperature"] is not None  # they are still classes
-    assert set(column("functions/leaderboard.csv", "metric")) == {"share_of_right"}
+    assert set(column("functions/leaderboard.csv", "metric")) == {metric}
     assert call("leaderboard", "functions/leaderboard.csv").exit_code == 0
 
 
@@ -260,7 +261,7 @@ def two(base: Path) -> Any:
 def test_a_network_of_two_outputs_is_searched(two: Any) -> None:
     assert two.exit_code == 0
     winner = two.budgets[0].winner
-    assert winner.task["metric"] == "closeness"
+    assert re.fullmatch("closeness#[0-9a-f]{6}", winner.task["metric"])
     assert winner.parity["passed"]
     assert winner.scores["test"]["n"] == 60
     import onnx

@@ -33,6 +33,22 @@ def test_another_study_is_refused_by_what_differs(
         check_identity(folder, {**IDENTITY, key: "other"}, SETUP, remeasure)
 
 
+def test_a_network_of_other_weights_is_refused_with_the_remedy(folder: StudyFolder) -> None:
+    begun = {**IDENTITY, "model_sha256": "aa"}
+    accept_setup(folder, begun, SETUP)
+    with pytest.raises(ConfigError, match=r'"aa"; received "bb".*seed.*torch\.manual_seed'):
+        check_identity(folder, {**begun, "model_sha256": "bb"}, SETUP, remeasure=False)
+
+
+def test_of_a_table_what_differs_is_shown(folder: StudyFolder) -> None:
+    begun = {**IDENTITY, "recipe": {"batch": 8, "trial_epochs": 1}}
+    accept_setup(folder, begun, SETUP)
+    other = {**begun, "recipe": {"batch": 8, "trial_epochs": 2}}
+    shown = r'with recipe {"trial_epochs": 1}; received {"trial_epochs": 2}\. Run'
+    with pytest.raises(ConfigError, match=shown):
+        check_identity(folder, other, SETUP, remeasure=False)
+
+
 def test_another_setup_needs_leave_to_measure_again(folder: StudyFolder) -> None:
     other = {**SETUP, "torch": "2.7"}
     with pytest.raises(ConfigError, match=r"2\.6.*2\.7.*--remeasure"):

@@ -71,12 +71,12 @@ def test_values_that_are_all_alike_are_refused() -> None:
     data = regression_data()
     constant = replace(data, train=Split(data.train.inputs, torch.full((240, 1), 7.0)))
     with pytest.raises(ConfigError, match="nothing to learn"):
-        named_loss(constant, None, standardised=False)
+        named_loss(constant, "mse", standardised=False)
 
 
 def test_the_default_losses_go_by_the_kind_of_data() -> None:
-    assert named_loss(tiny_data(), None, standardised=False) is F.cross_entropy
-    regression = named_loss(regression_data(), None, standardised=False)
+    assert named_loss(tiny_data(), "cross_entropy", standardised=False) is F.cross_entropy
+    regression = named_loss(regression_data(), "mse", standardised=False)
     assert isinstance(regression, RelativeError)
     assert regression.kind == "mse"
 

@@ -61,7 +61,7 @@ def test_values_are_trained_on_squared_error_and_judged_by_r2() -> None:
 def test_other_targets_take_functions_and_imitate_all_outputs() -> None:
     made = make_objective(OTHER, own_loss, own_metric)
     assert isinstance(made.loss, UserLoss)
-    assert (made.metric.name, made.imitation) == ("own_metric", squared)
+    assert (made.metric.name.partition("#")[0], made.imitation) == ("own_metric", squared)
     assert not made.classifies
     assert not made.uses_temperature
 
@@ -189,6 +189,11 @@ def test_what_is_searched_for_is_told_apart() -> None:
     ]  # fmt: skip
     assert len({one.description for one in made}) == len(made)
     assert make_objective(VALUES, "huber").description == made[4].description
+    named = (
+        make_objective(CLASSES, "cross_entropy", "accuracy"),
+        make_objective(VALUES, "mse", "r2"),
+    )
+    assert [one.description for one in named] == [made[0].description, made[3].description]
 
 
 def test_a_score_has_the_loss_of_the_objective() -> None:
