@@ -78,6 +78,27 @@ class UserLoss:
         return found.reshape(())
 
 
+@dataclass(frozen=True, slots=True)
+class UserImitation:
+    """A user's own distance between a student and its teacher.
+
+    Attributes:
+        function: From the outputs of both to a scalar tensor.
+    """
+
+    function: Callable[[Any, Any], Any]
+
+    def __call__(
+        self, outputs: Any, teacher: Any, temperature: float, spread: tuple[torch.Tensor, ...]
+    ) -> torch.Tensor:
+        """Return the scalar; temperature and spread have no part in it.
+
+        Raises:
+            TaskError: If the function fails, or returns something else.
+        """
+        return UserLoss(self.function, "imitation")(outputs, teacher)
+
+
 def named_loss(
     data: Data, chosen: str | Callable[..., Any], standardised: bool
 ) -> Callable[[Any, Any], torch.Tensor]:

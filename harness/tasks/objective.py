@@ -13,7 +13,14 @@ import torch
 from harness.errors import ConfigError, TaskError
 from harness.importing import load_object
 from harness.tasks.identity import identity_of
-from harness.tasks.losses import LOSSES, UserLoss, named_loss, softened, squared
+from harness.tasks.losses import (
+    LOSSES,
+    UserImitation,
+    UserLoss,
+    named_loss,
+    softened,
+    squared,
+)
 from harness.tasks.metrics import METRICS, Metric, user_metric
 from harness.tasks.score import Score
 
@@ -138,7 +145,7 @@ def make_objective(
     return Objective(
         loss=named_loss(data, chosen, standardised),
         metric=judge,
-        imitation=softened if softens else squared if imitation is None else _two(imitation),
+        imitation=softened if softens else _imitation(imitation),
         uses_temperature=softens,
         classifies=classifies,
         bfloat16=classifies or standardised,
@@ -168,6 +175,5 @@ def _resolved(
     return found  # type: ignore[no-any-return]  # whatever it is, it can be called
 
 
-def _two(function: LossFunction) -> Imitation:
-    checked = UserLoss(function, "imitation")
-    return lambda student, teacher, temperature, spread: checked(student, teacher)
+def _imitation(given: LossFunction | None) -> Imitation:
+    return squared if given is None else UserImitation(given)

@@ -189,11 +189,10 @@ def test_what_is_searched_for_is_told_apart() -> None:
     ]  # fmt: skip
     assert len({one.description for one in made}) == len(made)
     assert make_objective(VALUES, "huber").description == made[4].description
-    named = (
-        make_objective(CLASSES, "cross_entropy", "accuracy"),
-        make_objective(VALUES, "mse", "r2"),
-    )
-    assert [one.description for one in named] == [made[0].description, made[3].description]
+    # A default counts as its name.
+    accuracy = make_objective(CLASSES, "cross_entropy", "accuracy")
+    assert accuracy.description == made[0].description
+    assert make_objective(VALUES, "mse", "r2").description == made[3].description
 
 
 def test_a_score_has_the_loss_of_the_objective() -> None:
