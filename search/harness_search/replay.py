@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 from harness.candidate import OnnxModel
 from harness.compression.graph import pruning_graph
 from harness.compression.prune import prune
-from harness.errors import ConfigError
+from harness.errors import ConfigError, HarnessError
 from harness.export import Parity, check_parity, layer_macs
 from harness.measurement.hostlock import HostLock
 from harness.models.finals import finished
@@ -25,6 +25,8 @@ from harness_search.inference import file_outputs
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from torch import nn
 
     from harness.tasks.base import Task
     from harness_results.record import RunRecord
@@ -60,7 +62,7 @@ def replay(results: Path, run_id: str, task: Task | None = None) -> Replay:
 
     Raises:
         ConfigError: If there is no such record, its model was not kept, its file was changed, or
-            its task is another one or can't be made again.
+            its task is another one (other data, another network) or can't be made again.
     """
     folder, record = find_record(results, run_id)
     if record.model.get("onnx") is None:
@@ -75,13 +77,7 @@ def replay(results: Path, run_id: str, task: Task | None = None) -> Replay:
             "Restore the files as they were."
         )
     example = task.example_input(1)
-    dense = task.model()
-    network = prune(dense, pruning_graph(dense, example), example, record.pruning or {})
-    weights = folder.path / record.model["weights"]
-    try:
-        network.load_state_dict(load_file(str(weights)))
-    except (OSError, SafetensorError, RuntimeError) as exc:
-        raise ConfigError(f"{weights} doesn't hold the weights of {run_id}: {exc}") from exc
+    network = _rebuilt(task, record, folder.path / record.model["weights"])
     info = record.model
     model = OnnxModel(folder.path / info["onnx"], info["sha256"], info["size_bytes"], info["opset"])
     model.read()
@@ -92,6 +88,28 @@ def replay(results: Path, run_id: str, task: Task | None = None) -> Replay:
         expected = predict(finished(network, source.finals), split.chunks())
     parity = check_parity(expected, outputs, task.objective.classifies)
     return Replay(record, parity, sum(layer_macs(network, example).values()))
+
+
+def _rebuilt(task: Task, record: RunRecord, weights: Path) -> nn.Module:
+    """Return the dense network, pruned as recorded, with the recorded weights.
+
+    Other initial weights of the same structure will do: the recorded ones take their place.
+    """
+    dense, example = task.model(), task.example_input(1)
+    try:
+        network = prune(dense, pruning_graph(dense, example), example, record.pruning or {})
+        network.load_state_dict(load_file(str(weights)))
+    except (OSError, SafetensorError, RuntimeError, HarnessError) as exc:
+        if task.model_sha256() != record.task["model_sha256"]:
+            raise ConfigError(
+                f"The network of task {record.task['name']!r} is not the one that "
+                f"{record.run_id} was pruned from: its hash differs. Restore the files that it is "
+                f"made from as they were. Found: {exc}"
+            ) from exc
+        if isinstance(exc, HarnessError):
+            raise
+        raise ConfigError(f"{weights} doesn't hold the weights of {record.run_id}: {exc}") from exc
+    return network
 
 
 def _task(record: RunRecord) -> Task:

@@ -20,6 +20,7 @@ import pytest
 import torch
 from click.testing import Result
 from safetensors.torch import load_file, save_file
+from torch import nn
 from torch.nn import functional as F
 from typer.testing import CliRunner
 
@@ -282,6 +283,17 @@ def test_a_task_of_objects_says_so_and_is_replayed_from_them(two: Any) -> None:
     assert "harness.replay" in ended.stderr
     options = {k: v for k, v in given("two").items() if k not in ("budget", "trials", "target")}
     assert harness.replay(run_id, seeded(TwoHeads), two_output_data(), **options).same
+    other_weights = seeded(TwoHeads, seed=1)  # the recorded ones take their place
+    assert harness.replay(run_id, other_weights, two_output_data(), **options).same
+
+
+def test_a_replay_of_another_network_says_that_it_is_another(two: Any) -> None:
+    other = seeded(TwoHeads)
+    other.fc2, other.classes, other.values = nn.Linear(32, 8), nn.Linear(8, 3), nn.Linear(8, 2)
+    options = {k: v for k, v in given("two").items() if k not in ("budget", "trials", "target")}
+    run_id = two.budgets[0].winner.run_id
+    with pytest.raises(ConfigError, match="is not the one that .* was pruned from: its hash"):
+        harness.replay(run_id, other, two_output_data(), **options)
 
 
 def test_it_resumes_with_the_same_objects_and_no_others(two: Any) -> None:
