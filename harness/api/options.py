@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import difflib
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict
 
-from harness.api.target import chosen_target
+from harness.api.target import chosen_target, target_settings
 from harness.budget import parse_budgets
 from harness.errors import ConfigError
 from harness.target import Target
@@ -34,10 +35,12 @@ if TYPE_CHECKING:
 
 
 class SearchOptions(TypedDict, total=False):
-    """Options of `harness.search` and `harness.plan`, and of `harness search` but for the last two.
+    """Options of `harness.search` and `harness.plan`.
 
-    Quantities may be given as the command line has them (`"10ms"`, `"3min"`, `"1pt"`) or as
-    numbers in SI units. What is left out has the command line's default.
+    `harness search` has them, too, but for `imitation` and `progress`. Times and sizes may be given
+    as there (`"3min"`, `"2MB"`) or as numbers of seconds and bytes, losses and shares as there
+    (`"1pt"`, `"30%"`) or as numbers; a budget is always text. What is left out has the command
+    line's default.
 
     Attributes:
         task: Name of a shipped task, a task file, or a `Task`; instead of model and data.
@@ -158,6 +161,28 @@ class Request:
         return replace(self.settings, max_drop=drop), task
 
 
+def check_options(options: SearchOptions) -> dict[str, Any]:
+    """Check names and kinds of options; return those that are given.
+
+    Raises:
+        ConfigError: If an option is unknown, or of the wrong kind.
+    """
+    unknown = set(options) - set(SearchOptions.__annotations__)
+    if unknown:
+        expected = ", ".join(SearchOptions.__annotations__)
+        near = difflib.get_close_matches(min(unknown), SearchOptions.__annotations__, n=1)
+        hint = f" Did you mean {near[0]!r}?" if near else ""
+        raise ConfigError(f"Unknown option {min(unknown)!r}. Expected some of: {expected}.{hint}")
+    given: dict[str, Any] = {k: v for k, v in options.items() if v not in (None, (), [], {})}
+    for key, value in given.items():
+        kinds, words = _KINDS.get(key, ((str,), "text"))
+        if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
+            raise ConfigError(f"`{key}` must be {words}. Received: {value!r}.")
+        if isinstance(value, (list, tuple)) and not all(isinstance(one, str) for one in value):
+            raise ConfigError(f"`{key}` must be {words}, each a text. Received: {value!r}.")
+    return given
+
+
 def read_request(model: Any, data: Any, options: SearchOptions) -> Request:
     """Check what was asked for.
 
@@ -169,24 +194,15 @@ def read_request(model: Any, data: Any, options: SearchOptions) -> Request:
     Raises:
         ConfigError: If an option is unknown, or a value doesn't fit.
     """
-    unknown = set(options) - set(SearchOptions.__annotations__)
-    if unknown:
-        expected = ", ".join(SearchOptions.__annotations__)
-        raise ConfigError(f"Unknown option {min(unknown)!r}. Expected some of: {expected}.")
-    given: dict[str, Any] = {k: v for k, v in options.items() if v not in (None, (), [], {})}
-    for key, value in given.items():
-        kinds, words = _KINDS.get(key, ((str,), "text"))
-        if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
-            raise ConfigError(f"`{key}` must be {words}. Received: {value!r}.")
+    given = check_options(options)
     task = given.get("task")
     if task is not None and (model is not None or data is not None):
         raise ConfigError("Give `--task`, or `--model` and `--data`; not both.")
+    if isinstance(data, Path):
+        data = str(data)
     if task is not None and is_task_file(task):
-        from_file = read_task_file(Path(str(task)))
-        model, data = from_file.pop("model"), from_file.pop("data")
-        recipe = {**from_file.pop("recipe", {}), **_recipe_values(given.pop("recipe", {}))}
-        given = {**from_file, **given, "recipe": recipe}
-        del given["task"]
+        given = _over_file(Path(given.pop("task")), given)
+        model, data = given.pop("model"), given.pop("data")
     if "budget" not in given:
         raise ConfigError(
             "A search needs a budget: `--budget 10ms`, or a share of the dense model such as "
@@ -196,6 +212,27 @@ def read_request(model: Any, data: Any, options: SearchOptions) -> Request:
         _settings(given), _task_maker(model, data, given), given.get("max_drop"),
         bool(given.get("remeasure", False)),
     )  # fmt: skip
+
+
+def _over_file(path: Path, given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a task file says with what was given in its place; tables and lists are merged.
+
+    A coreset of the file's has no part in training on all samples.
+    """
+    held, given = read_task_file(path), dict(given)
+    recipe = {
+        **_recipe_values(held.pop("recipe", {}), f"{path}, [recipe]"),
+        **_recipe_values(given.pop("recipe", {})),
+    }
+    settings = [
+        text
+        for one in (held, given)
+        for text in target_settings(one.pop("threads", None), one.pop("settings", None))
+    ]
+    fraction = given.get("train_fraction")
+    if fraction is not None and parse_share(str(fraction), "--train-fraction") == 1:
+        held.pop("coreset", None)
+    return {**held, **given, "recipe": recipe, "settings": settings}
 
 
 def _settings(given: Mapping[str, Any]) -> Settings:
@@ -281,10 +318,12 @@ def _ready_made(task: str | Task, values: Mapping[str, Any], reduction: Reductio
     return replace(made, recipe=recipe, reduction=asked)
 
 
-def _recipe_values(given: Mapping[str, Any] | Sequence[str]) -> dict[str, Any]:
+def _recipe_values(
+    given: Mapping[str, Any] | Sequence[str], source: str = "`--recipe`"
+) -> dict[str, Any]:
     """Return recipe values as a mapping, from `key=value` texts or from one; keys are checked."""
     values = dict(given) if isinstance(given, Mapping) else _pairs(given)
-    Recipe(1, 1, 2, 1.0, 1.0, 0.0).with_values(values, "`--recipe`")
+    Recipe(1, 1, 2, 1.0, 1.0, 0.0).with_values(values, source)
     return values
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 
-from harness.api.options import SearchOptions, read_request
+from harness.api.options import SearchOptions, check_options, read_request
 from harness_search import plan as planning
 from harness_search import replay as replaying
 from harness_search.engine import search as _search
@@ -27,7 +27,7 @@ def search(
     Args:
         model: A network, or a text as `--model` takes: a shipped model's name,
             `pkg.module:factory`, `file.py:factory`, `onnx:FILE`, `timm:NAME`, `torchvision:NAME`.
-        data: A text or table as `--data` takes; a `harness.data.split.Data`; or `(train,
+        data: A text or table as `--data` takes, or a path; a `harness.data.split.Data`; or `(train,
             validation, test)`, each a data set of `(input, target)` items or a pair of arrays. One
             such alone is split.
         **options: See `SearchOptions`.
@@ -81,10 +81,12 @@ def replay(
         **options: `results`; and with model and data what was given to `search` of them.
 
     Raises:
-        ConfigError: If there is no such record, or its network can't be rebuilt.
+        ConfigError: If there is no such record, its network can't be rebuilt, or an option is
+            unknown.
     """
+    check_options(options)
     task = None
-    if model is not None or options.get("task") is not None:
+    if model is not None or data is not None or options.get("task") is not None:
         asked: SearchOptions = {"budget": "100%", **options}
         _, task = read_request(model, data, asked).load(options.get("progress") or Progress())
     return replaying.replay(Path(options.get("results", "results")), run_id, task)

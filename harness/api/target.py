@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from harness.errors import ConfigError
+from harness.target import Target
 from harness.units import parse_count
 from harness_backends.targets import find_target
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-
-    from harness.target import Target
 
 
 def chosen_target(
@@ -21,13 +21,29 @@ def chosen_target(
     Args:
         target: A name of `harness targets`, or a target.
         threads: Of the runtime.
-        settings: Texts such as `"granule=8"`.
+        settings: Texts such as `"granule=8"`; a later one overrides an earlier one.
 
     Raises:
         ConfigError: If there is no such target, or an option doesn't fit.
     """
-    options = list(settings or ())
-    if threads is not None:
-        options.append(f"threads={parse_count(str(threads), '--threads')}")
+    if not isinstance(target, (str, Target)):
+        raise ConfigError(f"`target` must be a name or a Target. Received: {target!r}.")
     found = find_target(target) if isinstance(target, str) else target
-    return found.with_settings(options)
+    return found.with_settings(target_settings(threads, settings))
+
+
+def target_settings(
+    threads: str | int | None = None, settings: Sequence[str] | None = None
+) -> list[str]:
+    """Return options of a target as texts such as `"threads=2"`.
+
+    Raises:
+        ConfigError: If the settings are no texts, or there can't be so many threads.
+    """
+    texts = [] if settings is None else settings
+    if isinstance(texts, str) or not all(isinstance(text, str) for text in texts):
+        raise ConfigError(
+            f"`settings` must be a list of texts such as 'granule=8'. Received: {settings!r}."
+        )
+    count = [] if threads is None else [f"threads={parse_count(str(threads), '--threads')}"]
+    return [*texts, *count]

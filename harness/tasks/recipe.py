@@ -54,7 +54,7 @@ class Recipe:
         clean: dict[str, Any] = {}
         for key, value in values.items():
             if key not in known:
-                near = difflib.get_close_matches(key, known, n=1)
+                near = difflib.get_close_matches(str(key), known, n=1)
                 hint = f" Did you mean {near[0]!r}?" if near else ""
                 raise ConfigError(
                     f"{source}: unknown key {key!r}. Expected one of: {', '.join(known)}.{hint}"

@@ -88,6 +88,8 @@ def _check(content: Mapping[str, Any], known: Mapping[str, tuple[type, ...]], so
         if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
             expected = " or ".join(_WORDS[kind] for kind in kinds if kind in _WORDS)
             raise ConfigError(f"{source}: {key} must be {expected}. Received: {value!r}.")
+        if isinstance(value, list) and not all(isinstance(one, str) for one in value):
+            raise ConfigError(f"{source}: {key} must be a list of texts. Received: {value!r}.")
 
 
 TEMPLATE = """\

@@ -13,6 +13,7 @@ from torch import nn
 
 from harness.api import options as api
 from harness.api.options import SearchOptions, read_request
+from harness.api.search import replay
 from harness.errors import ConfigError
 from harness.tasks import TASKS
 from harness.tasks.base import Reduction, Task
@@ -153,6 +154,12 @@ def test_quantities_come_as_texts_or_as_numbers(
         ({"recipe": {"epochs": 3}}, "unknown key 'epochs'"),
         ({"recipe": ["trial_epochs=0"]}, "trial_epochs must be a whole number from 1"),
         ({"settings": ["wings=2"]}, "'wings'"),
+        ({"settings": [8]}, "`settings` must be a list of 'key=value', each a text"),
+        ({"recipe": [1]}, "`recipe` must be a mapping, or a list of 'key=value', each a text"),
+        ({"recipe": {1: 2}}, "unknown key 1"),
+        ({"layers": [1]}, "`layers` must be names, each a text. Received: [1]"),
+        ({"exclude": [0]}, "`exclude` must be names, each a text"),
+        ({"target": 3}, "`target` must be a name or a Target"),
     ],
     ids=lambda value: str(value)[:40] if isinstance(value, dict) else "",
 )
@@ -163,6 +170,7 @@ def test_a_value_that_does_not_fit_is_refused(options: dict[str, Any], named: st
 def test_an_unknown_option_is_refused_with_what_there_is() -> None:
     said = refused(task="tiny", bugdet="50%")
     assert "Unknown option 'bugdet'" in said
+    assert said.endswith("Did you mean 'budget'?")
     for name in SearchOptions.__annotations__:
         assert name in said
 
@@ -296,6 +304,62 @@ def test_options_come_before_the_task_file(file: Path, specs: list[TaskSpec]) ->
     assert specs[0].augment == "shift"
     made_of = tiny().recipe.with_values(specs[0].recipe, "here")
     assert (made_of.batch, made_of.trial_epochs) == (16, 5)
+
+
+@pytest.mark.parametrize(
+    ("held", "given", "threads", "granule"),
+    [
+        ("threads = 1", {"settings": ["threads=2"]}, 2, None),
+        ("threads = 1", {"threads": 2}, 2, None),
+        ('settings = ["threads=1"]', {"threads": "2"}, 2, None),
+        ('settings = ["granule=8"]', {"settings": ["threads=2"]}, 2, 8),
+        ('settings = ["granule=8", "threads=3"]', {"settings": ["granule=4"]}, 3, 4),
+        ("threads = 3", {}, 3, None),
+    ],
+)
+def test_target_options_come_before_the_task_files_one_by_one(
+    file: Path, held: str, given: dict[str, Any], threads: int, granule: int | None
+) -> None:
+    file.write_text(f"{FILE}{held}\n")
+    target = read_request(None, None, {"task": str(file), **given}).settings.target  # type: ignore[typeddict-item]
+    assert (target.threads, target.granule) == (threads, granule)
+
+
+@pytest.mark.parametrize("fraction", ["1", 1.0, "100%"])
+def test_all_samples_leave_the_files_coreset_out(
+    file: Path, fraction: Any, specs: list[TaskSpec]
+) -> None:
+    file.write_text(f'train_fraction = 0.5\ncoreset = "herding"\n{FILE}')
+    load(task=str(file), train_fraction=fraction)
+    assert specs[0].reduction == Reduction(1.0, "random")
+    load(task=str(file), train_fraction=0.25)
+    assert specs[1].reduction == Reduction(0.25, "herding")
+    assert "`--coreset herding`" in refused(task=file, train_fraction=fraction, coreset="herding")
+
+
+def test_a_wrong_recipe_is_blamed_on_the_file_that_holds_it(file: Path) -> None:
+    file.write_text(FILE.replace("batch = 16", "batch = 1"))
+    assert f"{file}, [recipe]: batch must be" in refused(task=file)
+    file.write_text(FILE)
+    assert "`--recipe`: batch must be" in refused(task=file, recipe=["batch=1"])
+
+
+def test_data_may_be_a_path(specs: list[TaskSpec]) -> None:
+    load("small-cnn", Path("d.csv"))
+    assert specs[0].data == "d.csv"
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"result": "nowhere", "modle": 3}, "Unknown option 'modle'"),
+        ({"data": "digits"}, "`--data` needs `--model` beside it"),
+        ({"results": 5}, "`results` must be a path"),
+    ],
+)
+def test_a_replay_checks_its_options(given: dict[str, Any], words: str) -> None:
+    with pytest.raises(ConfigError, match=words):
+        replay("xx", **given)
 
 
 def test_a_bad_value_in_a_task_file_is_refused_like_an_option(file: Path) -> None:

@@ -140,6 +140,8 @@ def test_bad_toml_is_named_with_what_was_expected(tmp_path: Path, text: str, wor
         ("time = 5", "[search]: time must be text. Received: 5"),
         ("trials = [4]", "[search]: trials must be a number or text"),
         ("settings = 'granule=4'", "[search]: settings must be a list. Received: 'granule=4'"),
+        ("settings = [8]", "[search]: settings must be a list of texts. Received: [8]"),
+        ("layers = ['a', 1]", "[search]: layers must be a list of texts. Received: ['a', 1]"),
         ("layers = 4", "[search]: layers must be text or a list"),
         ("seed = true", "[search]: seed must be a number or text. Received: True"),
     ],
