@@ -6,16 +6,18 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from harness.api.bench import bench, profile, serve
+    from harness.api.bench import bench, loadgen, profile, serve
     from harness.api.doctor import examine
     from harness.api.search import plan, replay, search
 
 __version__ = "0.1.0"
-__all__ = ["__version__", "bench", "examine", "plan", "profile", "replay", "search", "serve"]
+__all__ = [
+    "__version__", "bench", "examine", "loadgen", "plan", "profile", "replay", "search", "serve",
+]  # fmt: skip
 
 _WHERE = {
-    "bench": "bench", "examine": "doctor", "plan": "search", "profile": "bench",
-    "replay": "search", "search": "search", "serve": "bench",
+    "bench": "bench", "examine": "doctor", "loadgen": "bench", "plan": "search",
+    "profile": "bench", "replay": "search", "search": "search", "serve": "bench",
 }  # fmt: skip
 
 

@@ -85,6 +85,8 @@ def bench(
     seconds: float | None = None,
     offline: bool = False,
     seed: int = 0,
+    threads: int | str | None = None,
+    settings: Sequence[str] | None = None,
 ) -> BenchResult:
     """Time ONNX files on a target, interleaved, each against the first.
 
@@ -96,12 +98,14 @@ def bench(
         offline: Whether to report samples per second of whole batches instead of one stream's
             latency.
         seed: Of the order in which models are timed.
+        threads: Of the runtime; None for the target's.
+        settings: Target options such as `"shapes.input=1x3x32x32"`.
 
     Raises:
         ConfigError: If a file can't be timed, the runtime refuses it, or the target can't be used.
         BackendError: If the runtime crashes or hangs.
     """
-    target = chosen_target(target)
+    target = chosen_target(target, threads, settings)
     files = [paths] if isinstance(paths, (str, Path)) else paths
     read = _read([Path(path) for path in files], target)
     several = len(read) > 1
@@ -150,7 +154,14 @@ def bench(
 
 
 def serve(
-    path: str | Path, target: str | Target, rate: float, *, seconds: float = 3.0, seed: int = 0
+    path: str | Path,
+    target: str | Target,
+    rate: float,
+    *,
+    seconds: float = 3.0,
+    seed: int = 0,
+    threads: int | str | None = None,
+    settings: Sequence[str] | None = None,
 ) -> ServerResult:
     """Time a model that answers requests which arrive at random; see `measure_server`.
 
@@ -160,13 +171,15 @@ def serve(
         rate: Requests per second.
         seconds: How long each of five fresh processes is served requests.
         seed: Of the arrivals.
+        threads: Of the runtime; None for the target's.
+        settings: Target options such as `"shapes.input=1x3x32x32"`.
 
     Raises:
         ConfigError: If the file can't be timed, the runtime refuses it, or the target can't be
             used.
         BackendError: If the runtime crashes or hangs.
     """
-    target, path = chosen_target(target), Path(path)
+    target, path = chosen_target(target, threads, settings), Path(path)
     ((model, specs),) = _read([path], target)
     subject = Subject(model, _random_inputs(path, specs))
     backend = open_backend(target)
@@ -176,20 +189,29 @@ def serve(
         raise _blamed(exc) from exc
 
 
-def profile(path: str | Path, target: str | Target = "cpu", runs: int = 60) -> list[OperatorTime]:
+def profile(
+    path: str | Path,
+    target: str | Target = "cpu",
+    runs: int = 60,
+    *,
+    threads: int | str | None = None,
+    settings: Sequence[str] | None = None,
+) -> list[OperatorTime]:
     """Run a model under its runtime's own profiler.
 
     Args:
         path: The file.
         target: Where to run.
         runs: Inferences.
+        threads: Of the runtime; None for the target's.
+        settings: Target options such as `"shapes.input=1x3x32x32"`.
 
     Raises:
         ConfigError: If the file can't be run, the runtime refuses it or has no profiler, or the
             target can't be used.
         BackendError: If the runtime crashes or hangs.
     """
-    target, path = chosen_target(target), Path(path)
+    target, path = chosen_target(target, threads, settings), Path(path)
     ((model, specs),) = _read([path], target)
     backend = open_backend(target)
     with HostLock().exclusive(), backend.open() as worker:
@@ -199,13 +221,30 @@ def profile(path: str | Path, target: str | Target = "cpu", runs: int = 60) -> l
             raise _blamed(exc) from exc
 
 
-def loadgen(path: Path, target: Target, seconds: float = 10.0) -> LoadGenResult:
-    """Time a model with MLPerf LoadGen's SingleStream, for at least `seconds`.
+def loadgen(
+    path: str | Path,
+    target: str | Target = "cpu",
+    seconds: float = 10.0,
+    *,
+    threads: int | str | None = None,
+    settings: Sequence[str] | None = None,
+) -> LoadGenResult:
+    """Time a model with MLPerf LoadGen's SingleStream: `harness bench --referee loadgen`.
+
+    Args:
+        path: The file.
+        target: Where to time.
+        seconds: For at least so long.
+        threads: Of the runtime; None for the target's.
+        settings: Target options such as `"shapes.input=1x3x32x32"`.
 
     Raises:
-        ConfigError: If the file can't be run, or LoadGen is not installed.
+        ConfigError: If the file can't be run, or LoadGen is not installed or doesn't go with the
+            target.
         BackendError: If LoadGen's process fails.
     """
+    target, path = chosen_target(target, threads, settings), Path(path)
+    check_referee(target)
     ((model, specs),) = _read([path], target)
     with HostLock().exclusive():
         return referee(model, _random_inputs(path, specs), target, seconds)

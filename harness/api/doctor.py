@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
+from harness.api.target import chosen_target
 from harness.measurement import flags as flag
 from harness.measurement import reference as frozen
 from harness.measurement.granule import FULL, granule_key, probe_granule, save_granule
@@ -16,7 +17,7 @@ from harness.provenance import fingerprint
 from harness_backends.registry import open_backend
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
     from harness.measurement.granule import GranuleProbe
     from harness.measurement.selftest import SelfTest
@@ -84,24 +85,29 @@ class Examination:
 
 
 def examine(
-    target: Target,
+    target: str | Target = "cpu",
     *,
     pairs: int = 20,
     on_step: Callable[[str, int, int], None] = lambda what, done, total: None,
     seed: int = 0,
+    threads: int | str | None = None,
+    settings: Sequence[str] | None = None,
 ) -> Examination:
     """Examine a target: false alarms, resolution, timer, granule, and the state of the machine.
 
     Args:
-        target: What to examine.
+        target: What to examine; a name of `harness targets`, or a `Target`.
         pairs: Pairs of identical models to compare, 3 s each; half as many with a slow-down.
         on_step: Told what is going on, how much of it is done, and of how much.
         seed: Of the order of timing.
+        threads: Of the runtime; None for the target's.
+        settings: Target options such as `"affinity=1"`.
 
     Raises:
         ConfigError: If the target can't be used.
         BackendError: If the runtime fails.
     """
+    target = chosen_target(target, threads, settings)
     backend, lock = open_backend(target), HostLock()
     with lock.exclusive(), backend.open() as worker:
         facts, before = worker.facts, worker.state()

@@ -42,6 +42,12 @@ Data = Annotated[
         "fashion-mnist, FILE.py:factory; or train=A,val=B,test=C; options as ,key=value.",
     ),
 ]  # fmt: skip
+Name = Annotated[
+    Text,
+    typer.Option(
+        "--name", help="Of the task, in names of studies.", show_default="from model and data"
+    ),
+]
 Loss = Annotated[
     Text, typer.Option("--loss", help="mse, mae, huber for values; or FILE.py:function.")
 ]
@@ -134,6 +140,7 @@ def search(
     weights: Weights = None,
     trained: Trained = False,
     data: Data = None,
+    name: Name = None,
     loss: Loss = None,
     metric: Metric = None,
     augment: Augment = None,
@@ -161,7 +168,7 @@ def search(
     is spent on it. Re-running an interrupted search resumes it.
     """
     given: SearchOptions = {
-        "task": task, "target": target, "budget": budget, "weights": weights,
+        "task": task, "target": target, "budget": budget, "weights": weights, "name": name,
         "loss": loss, "metric": metric, "augment": augment, "recipe": recipe or (),
         "train_fraction": train_fraction, "coreset": coreset, "trials": trials, "time": time,
         "study": study, "statistic": statistic, "max_drop": max_drop, "max_size": max_size,

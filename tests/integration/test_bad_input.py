@@ -148,6 +148,7 @@ def assert_refused(ended: Result, *named: str) -> None:
         (["--weights", "w.pt"], ["--weights", "--model"]),
         (["--trained"], ["--trained", "--model"]),
         (["--loss", "mse"], ["--loss", "--model"]),
+        (["--name", "parts"], ["--name", "--model"]),
         (["--metric", "r2"], ["--metric", "--model"]),
         (["--data", "digits"], ["--task", "not both"]),
         (["--model", "small-cnn"], ["--task", "not both"]),
