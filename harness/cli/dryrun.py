@@ -62,7 +62,7 @@ def _groups_table(plan: Plan) -> Table:
     for group in plan.groups:
         allowed = plan.space.allowed[group.name]
         kept = "all (excluded or too narrow)" if len(allowed) == 1 else _steps(allowed)
-        table.add_row(group.name, str(group.width), kept)
+        table.add_row(escape(group.name), str(group.width), kept)
     return table
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -30,14 +31,20 @@ def init(
 
         if path.suffix != ".toml":
             raise ConfigError(f"A task file ends in .toml. Received: {str(path)!r}.")
+        if not str(path).isprintable():  # it is named within the file, too
+            raise ConfigError(
+                f"A task file's name has no line breaks or other control characters. Received: "
+                f"{str(path)!r}."
+            )
         if path.exists():
             raise ConfigError(f"{path} exists already. Give another name, or move it away.")
+        named = shlex.quote(str(path))
         try:
-            write_atomic(path, TEMPLATE.replace("{name}", str(path)).encode())
+            write_atomic(path, TEMPLATE.replace("{name}", named).encode())
         except OSError as exc:
             raise ConfigError(
                 f"{path} can't be written: {exc.strerror}. Give a file in a folder that exists."
             ) from exc
         stdout().print(
-            f"{escape(str(path))} written. Edit it, then: harness search --task {escape(str(path))}"
+            f"{escape(str(path))} written. Edit it, then: harness search --task {escape(named)}"
         )

@@ -38,12 +38,15 @@ def leaderboard(
 ) -> None:
     """Show the leaderboard: best rank first, rows with a blocking flag dimmed."""
     with reported():
+        from rich.markup import escape
+
         from harness_results import leaderboard as board
 
         console = stdout()
         if csv == _REBUILD:
             written = board.rebuild(results)
-            console.print(f"{results / board.FILE}: {len(written)} rows from the records")
+            where = escape(str(results / board.FILE))
+            console.print(f"{where}: {len(written)} rows from the records")
             return
         path = Path(csv) if csv is not None else results / board.FILE
         table = board.read(path)
@@ -55,7 +58,8 @@ def leaderboard(
         chosen.sort(key=lambda row: (row["rank"] == "", float(row["rank"] or 0)))
         _print(console, chosen[:rows])
         more = f", {len(chosen) - rows} more with --rows" if len(chosen) > rows else ""
-        console.print(f"[dim]{len(chosen)} of {len(table)} rows of {path}{more}[/]")
+        where = escape(str(path))
+        console.print(f"[dim]{len(chosen)} of {len(table)} rows of {where}{more}[/]")
 
 
 def _print(console: Console, rows: list[dict[str, str]]) -> None:

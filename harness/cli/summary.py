@@ -249,7 +249,7 @@ def _widths(one: BudgetResult) -> Table:
         kept = winner["widths"][name]
         filled = round(_BAR * kept / dense)
         table.add_row(
-            name,
+            escape(name),
             f"[green]{'█' * filled}[/][dim]{'░' * (_BAR - filled)}[/]",
             f"{kept} of {dense}",
             str(uniform.candidate["widths"][name]) if uniform else "",

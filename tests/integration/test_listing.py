@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib.metadata
 import re
+import shlex
+import tomllib
 from typing import TYPE_CHECKING
 
 import pytest
@@ -120,6 +122,8 @@ def test_a_task_file_is_written_once_and_never_over_another(tmp_path: Path) -> N
     for args, named in (
         ((str(path),), "exists already"),
         ((str(tmp_path / "parts.yaml"),), ".toml"),
+        ((str(tmp_path / "a\nb = 1.toml"),), "control characters. Received: '"),
+        ((str(tmp_path / "a\udcff.toml"),), "control characters"),
         ((str(tmp_path / "none" / "parts.toml"),), "can't be written: No such file"),
     ):
         ended = CliRunner().invoke(app, ["init", *args])
@@ -127,6 +131,25 @@ def test_a_task_file_is_written_once_and_never_over_another(tmp_path: Path) -> N
         assert named in " ".join(ended.stderr.split())
     assert path.read_bytes() == before
     assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("name", ["my task.toml", "it's.toml", "a[b].toml", "$x;y.toml"])
+def test_the_command_that_is_told_runs_in_a_shell(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    told = said("init", name)
+    assert shlex.split(told.partition("then: ")[2]) == ["harness", "search", "--task", name]
+    text = (tmp_path / name).read_text()
+    assert tomllib.loads(text)["model"] == "small-cnn"
+    assert shlex.split(text.splitlines()[1])[1:] == ["harness", "search", "--task", name]
+
+
+def test_a_results_folder_of_any_name_is_told_as_it_is(tmp_path: Path) -> None:
+    folder = tmp_path / "a[" / "b]"
+    folder.mkdir(parents=True)
+    for args in (("leaderboard", "rebuild"), ("leaderboard",)):
+        assert f"{folder / 'leaderboard.csv'}" in said(*args, "--results", str(folder))
 
 
 def test_the_commands_are_these() -> None:

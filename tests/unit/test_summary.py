@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import io
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 from rich.console import Console
 
 from harness.budget import parse_budgets
+from harness.cli.dryrun import _groups_table
 from harness.cli.summary import print_summary
 from harness.target import Target
 from harness_results.record import RunRecord
@@ -104,3 +106,22 @@ def test_all_samples_need_no_such_line() -> None:
 def test_notes_of_model_and_data_are_told_as_they_are() -> None:
     text = said(made(task_facts()), notes=("37 of [1,000] samples are in two splits",))
     assert "note: 37 of [1,000] samples are in two splits" in text
+
+
+ODD = "stage.[/b].conv"
+
+
+def test_a_groups_name_is_told_as_it_is() -> None:
+    finals = made(task_facts())
+    for one in finals.values():
+        one.candidate.update(widths={ODD: 20}, dense_widths={ODD: 32})
+    assert f"{ODD} " in said(finals)
+
+
+def test_a_dry_run_tells_a_groups_name_as_it_is() -> None:
+    group = SimpleNamespace(name=ODD, width=32)
+    plan = SimpleNamespace(groups=(group,), space=SimpleNamespace(allowed={ODD: (8, 16, 24, 32)}))
+    console = Console(file=io.StringIO(), width=200)
+    console.print(_groups_table(cast(Any, plan)))
+    assert isinstance(console.file, io.StringIO)
+    assert ODD in console.file.getvalue()
