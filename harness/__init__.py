@@ -6,9 +6,10 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from harness.api.bench import bench, loadgen, profile, serve
+    from harness.api.bench import bench
     from harness.api.doctor import examine
     from harness.api.search import plan, replay, search
+    from harness.api.single import loadgen, profile, serve
 
 __version__ = "0.1.0"
 __all__ = [
@@ -16,8 +17,8 @@ __all__ = [
 ]  # fmt: skip
 
 _WHERE = {
-    "bench": "bench", "examine": "doctor", "loadgen": "bench", "plan": "search",
-    "profile": "bench", "replay": "search", "search": "search", "serve": "bench",
+    "bench": "bench", "examine": "doctor", "loadgen": "single", "plan": "search",
+    "profile": "single", "replay": "search", "search": "search", "serve": "single",
 }  # fmt: skip
 
 

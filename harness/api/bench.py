@@ -1,4 +1,4 @@
-"""Time ONNX files: alone, against each other, under arriving requests, operator by operator."""
+"""Time ONNX files: alone, or against each other."""
 
 from __future__ import annotations
 
@@ -6,33 +6,25 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
+from harness.api.inputs import blamed, random_inputs, read_files
 from harness.api.target import chosen_target
-from harness.errors import BackendError, CandidateFailed, ConfigError, DeviceLost
+from harness.errors import CandidateFailed, ConfigError
 from harness.measurement import reference as frozen
 from harness.measurement.compare import AS_FAST
 from harness.measurement.hostlock import HostLock
 from harness.measurement.offline import Throughput, throughput
 from harness.measurement.rounds import FINAL, measure, quick
-from harness.measurement.server import ServerResult, measure_server
 from harness.measurement.types import Subject
-from harness.onnxfile import read_onnx
 from harness.provenance import fingerprint
-from harness_backends.loadgen import LoadGenResult, check_referee, referee
 from harness_backends.registry import open_backend
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from numpy.typing import NDArray
-
     from harness.candidate import OnnxModel
-    from harness.measurement.types import Measurement, OperatorTime
+    from harness.measurement.types import Measurement
     from harness.onnxfile import InputSpec
     from harness.target import Target
-
-__all__ = ["BenchResult", "Timed", "bench", "check_referee", "loadgen", "profile", "serve"]
 
 _REFERENCE = "reference"
 
@@ -107,7 +99,7 @@ def bench(
     """
     target = chosen_target(target, threads, settings)
     files = [paths] if isinstance(paths, (str, Path)) else paths
-    read = _read([Path(path) for path in files], target)
+    read = read_files([Path(path) for path in files], target)
     several = len(read) > 1
     batches = [_batch(specs) for _, specs in read]
     if not offline and len(set(batches)) > 1:
@@ -117,7 +109,7 @@ def bench(
         )
     budget = AS_FAST if several else None
     subjects = {
-        _name(i): Subject(model, _random_inputs(model.path, specs), budget)
+        _name(i): Subject(model, random_inputs(model.path, specs), budget)
         for i, (model, specs) in enumerate(read)
     }
     if not several:
@@ -137,7 +129,7 @@ def bench(
     except CandidateFailed as exc:
         if exc.subject == _REFERENCE:
             raise
-        raise _blamed(exc) from exc
+        raise blamed(exc) from exc
     if not several:
         measured = _judged_by_history(measured, fingerprint(replace(target, shapes={}), facts))
     models = tuple(
@@ -153,103 +145,6 @@ def bench(
     )
 
 
-def serve(
-    path: str | Path,
-    target: str | Target,
-    rate: float,
-    *,
-    seconds: float = 3.0,
-    seed: int = 0,
-    threads: int | str | None = None,
-    settings: Sequence[str] | None = None,
-) -> ServerResult:
-    """Time a model that answers requests which arrive at random; see `measure_server`.
-
-    Args:
-        path: The file.
-        target: Where to time.
-        rate: Requests per second.
-        seconds: How long each of five fresh processes is served requests.
-        seed: Of the arrivals.
-        threads: Of the runtime; None for the target's.
-        settings: Target options such as `"shapes.input=1x3x32x32"`.
-
-    Raises:
-        ConfigError: If the file can't be timed, the runtime refuses it, or the target can't be
-            used.
-        BackendError: If the runtime crashes or hangs.
-    """
-    target, path = chosen_target(target, threads, settings), Path(path)
-    ((model, specs),) = _read([path], target)
-    subject = Subject(model, _random_inputs(path, specs))
-    backend = open_backend(target)
-    try:
-        return measure_server(backend.open, subject, rate, seconds, HostLock().exclusive, seed)
-    except BackendError as exc:
-        raise _blamed(exc) from exc
-
-
-def profile(
-    path: str | Path,
-    target: str | Target = "cpu",
-    runs: int = 60,
-    *,
-    threads: int | str | None = None,
-    settings: Sequence[str] | None = None,
-) -> list[OperatorTime]:
-    """Run a model under its runtime's own profiler.
-
-    Args:
-        path: The file.
-        target: Where to run.
-        runs: Inferences.
-        threads: Of the runtime; None for the target's.
-        settings: Target options such as `"shapes.input=1x3x32x32"`.
-
-    Raises:
-        ConfigError: If the file can't be run, the runtime refuses it or has no profiler, or the
-            target can't be used.
-        BackendError: If the runtime crashes or hangs.
-    """
-    target, path = chosen_target(target, threads, settings), Path(path)
-    ((model, specs),) = _read([path], target)
-    backend = open_backend(target)
-    with HostLock().exclusive(), backend.open() as worker:
-        try:
-            return worker.profile(model, _random_inputs(path, specs), runs)
-        except BackendError as exc:
-            raise _blamed(exc) from exc
-
-
-def loadgen(
-    path: str | Path,
-    target: str | Target = "cpu",
-    seconds: float = 10.0,
-    *,
-    threads: int | str | None = None,
-    settings: Sequence[str] | None = None,
-) -> LoadGenResult:
-    """Time a model with MLPerf LoadGen's SingleStream: `harness bench --referee loadgen`.
-
-    Args:
-        path: The file.
-        target: Where to time.
-        seconds: For at least so long.
-        threads: Of the runtime; None for the target's.
-        settings: Target options such as `"shapes.input=1x3x32x32"`.
-
-    Raises:
-        ConfigError: If the file can't be run, or LoadGen is not installed or doesn't go with the
-            target.
-        BackendError: If LoadGen's process fails.
-    """
-    target, path = chosen_target(target, threads, settings), Path(path)
-    check_referee(target)
-    ((model, specs),) = _read([path], target)
-    with HostLock().exclusive():
-        return referee(model, _random_inputs(path, specs), target, seconds)
-
-
 def _judged_by_history(measured: Mapping[str, Measurement], key: str) -> dict[str, Measurement]:
     """Flag everything where the frozen reference is off its own history, and add to that."""
     now_s = measured[_REFERENCE].stats.p50.value
@@ -261,27 +156,6 @@ def _judged_by_history(measured: Mapping[str, Measurement], key: str) -> dict[st
         name: replace(one, flags=tuple(sorted({*one.flags, "reference_drift"})))
         for name, one in measured.items()
     }
-
-
-def _read(paths: Sequence[Path], target: Target) -> list[tuple[OnnxModel, list[InputSpec]]]:
-    """Return every file with its inputs; a shape given for an input that none has is refused."""
-    read = [read_onnx(path, target) for path in paths]
-    known = list(dict.fromkeys(spec.name for _, specs in read for spec in specs))
-    for name in target.shapes:
-        if name not in known:
-            raise ConfigError(
-                f"A shape was given for input {name!r}, which {', '.join(map(str, paths))} doesn't "
-                f"have. Its inputs: {', '.join(known)}."
-            )
-    return read
-
-
-def _blamed(exc: BackendError) -> BackendError | ConfigError:
-    """Return a refusal as bad input, which it is; a crash or a hang stays a failure."""
-    cause = exc.__cause__ if isinstance(exc, CandidateFailed) else exc
-    if isinstance(cause, DeviceLost):
-        return cause
-    return ConfigError(f"{exc} Another runtime or another export may take the file.")
 
 
 def _batch(specs: Sequence[InputSpec]) -> int:
@@ -298,19 +172,3 @@ def _throughput(
 
 def _name(index: int) -> str:
     return f"model {index + 1}"
-
-
-def _random_inputs(path: Path, specs: Sequence[InputSpec]) -> dict[str, NDArray[Any]]:
-    rng = np.random.default_rng(0)
-    try:
-        return {spec.name: _fed(rng, spec) for spec in specs}
-    except (MemoryError, ValueError) as exc:
-        shapes = ", ".join(f"{spec.name!r} {list(spec.shape)}" for spec in specs)
-        raise ConfigError(f"{path}: its inputs don't fit in memory ({shapes}).") from exc
-
-
-def _fed(rng: np.random.Generator, spec: InputSpec) -> NDArray[Any]:
-    """Return standard normal numbers for a floating input, zeros for another."""
-    if spec.fed == "random":
-        return rng.standard_normal(spec.shape).astype(spec.dtype)
-    return np.zeros(spec.shape, spec.dtype)

@@ -1,37 +1,16 @@
-"""What a search can be asked for, from Python, the command line or a task file alike."""
+"""The options of a search, the same from Python, the command line and a task file."""
 
 from __future__ import annotations
 
 import difflib
-import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypedDict
+from typing import Any, TypedDict
 
-from harness.api.target import chosen_target, target_settings
-from harness.budget import parse_budgets
 from harness.errors import ConfigError
 from harness.target import Target
-from harness.tasks import DEFAULT, check_task_name, shipped_task
 from harness.tasks.base import Task
-from harness.tasks.recipe import Recipe
-from harness.tasks.spec import TaskSpec, build_task, make_reduction
-from harness.tasks.taskfile import is_task_file, read_task_file
-from harness.units import (
-    SHARES,
-    parse_count,
-    parse_drop,
-    parse_share,
-    parse_size_bytes,
-    parse_wall_s,
-)
-from harness_backends.registry import open_backend
 from harness_search.progress import Progress
-from harness_search.settings import DEFAULT_TIME_S, Settings, check_study_name
-
-if TYPE_CHECKING:
-    from harness.tasks.base import Reduction
 
 
 class SearchOptions(TypedDict, total=False):
@@ -128,39 +107,6 @@ _KINDS: dict[str, tuple[tuple[type, ...], str]] = {
 """What each option may be; text where it isn't named."""
 
 
-@dataclass(frozen=True, slots=True)
-class Request:
-    """A search as asked for, checked as far as is possible without loading model and data.
-
-    Attributes:
-        settings: All but what depends on the task.
-        make_task: Loads model and data.
-        max_drop: In the unit of the task's metric, which is known once it is loaded.
-        remeasure: Whether to time everything again.
-    """
-
-    settings: Settings
-    make_task: Callable[[Progress], Task]
-    max_drop: float | str | None
-    remeasure: bool
-
-    def load(self, progress: Progress) -> tuple[Settings, Task]:
-        """Load model and data; return the task, and settings that are complete."""
-        progress.phase("loading model and data")
-        task = self.make_task(progress)
-        drop = self.max_drop
-        if isinstance(drop, str):
-            drop = parse_drop(drop, task.objective.metric.name)
-        elif drop is not None:
-            drop = _above_zero(drop, "max_drop")
-            if drop >= 1 and task.objective.metric.name in SHARES:
-                raise ConfigError(
-                    "`max_drop` of a metric in per cent is a share: 0.01 for one point. Received: "
-                    f"{drop!r}."
-                )
-        return replace(self.settings, max_drop=drop), task
-
-
 def check_options(options: SearchOptions) -> dict[str, Any]:
     """Check names and kinds of options; return those that are given.
 
@@ -181,157 +127,3 @@ def check_options(options: SearchOptions) -> dict[str, Any]:
         if isinstance(value, (list, tuple)) and not all(isinstance(one, str) for one in value):
             raise ConfigError(f"`{key}` must be {words}, each a text. Received: {value!r}.")
     return given
-
-
-def read_request(model: Any, data: Any, options: SearchOptions) -> Request:
-    """Check what was asked for.
-
-    Args:
-        model: As `TaskSpec.model`; None where the options name a task.
-        data: As `TaskSpec.data`.
-        options: All else; values of a task file stand in for what is absent.
-
-    Raises:
-        ConfigError: If an option is unknown, or a value doesn't fit.
-    """
-    given = check_options(options)
-    task = given.get("task")
-    if task is not None and (model is not None or data is not None):
-        raise ConfigError("Give `--task`, or `--model` and `--data`; not both.")
-    if isinstance(data, Path):
-        data = str(data)
-    if task is not None and is_task_file(task):
-        given = _over_file(Path(given.pop("task")), given)
-        model, data = given.pop("model"), given.pop("data")
-    if "budget" not in given:
-        raise ConfigError(
-            "A search needs a budget: `--budget 10ms`, or a share of the dense model such as "
-            "`--budget 50%`."
-        )
-    return Request(
-        _settings(given), _task_maker(model, data, given), given.get("max_drop"),
-        bool(given.get("remeasure", False)),
-    )  # fmt: skip
-
-
-def _over_file(path: Path, given: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what a task file says with what was given in its place; tables and lists are merged.
-
-    A coreset of the file's has no part in training on all samples.
-    """
-    held, given = read_task_file(path), dict(given)
-    recipe = {
-        **_recipe_values(held.pop("recipe", {}), f"{path}, [recipe]"),
-        **_recipe_values(given.pop("recipe", {})),
-    }
-    settings = [
-        text
-        for one in (held, given)
-        for text in target_settings(one.pop("threads", None), one.pop("settings", None))
-    ]
-    fraction = given.get("train_fraction")
-    if fraction is not None and parse_share(str(fraction), "--train-fraction") == 1:
-        held.pop("coreset", None)
-    return {**held, **given, "recipe": recipe, "settings": settings}
-
-
-def _settings(given: Mapping[str, Any]) -> Settings:
-    if given.get("study") is not None:
-        check_study_name(given["study"])
-    trials, time = given.get("trials"), given.get("time")
-    if time is None:
-        time_s = None if trials is not None else DEFAULT_TIME_S
-    else:
-        time_s = parse_wall_s(time) if isinstance(time, str) else _above_zero(time, "time")
-    size = given.get("max_size")
-    if size is not None:
-        size = parse_size_bytes(size) if isinstance(size, str) else _above_zero(size, "max_size")
-    settings = Settings(
-        target=chosen_target(
-            given.get("target", "cpu"), given.get("threads"), given.get("settings")
-        ),
-        budgets=parse_budgets(str(given["budget"]), given.get("statistic")),
-        trials=None if trials is None else parse_count(str(trials), "--trials"),
-        time_s=time_s, study=given.get("study"),
-        seed=parse_count(str(given.get("seed", 0)), "--seed", least=0),
-        max_size_bytes=None if size is None else int(size),
-        layers=_names(given.get("layers", ())), exclude=_names(given.get("exclude", ())),
-        results=Path(given.get("results", "results")),
-    )  # fmt: skip
-    open_backend(settings.target)
-    return settings
-
-
-def _above_zero(value: float, option: str) -> float:
-    """Return a number that was given as one; texts have units and parsers of their own."""
-    if isinstance(value, bool) or not 0 < value < math.inf:
-        raise ConfigError(f"`{option}` must be a number above zero. Received: {value!r}.")
-    return float(value)
-
-
-def _names(names: str | Sequence[str]) -> tuple[str, ...]:
-    parts = names.split(",") if isinstance(names, str) else names
-    return tuple(name.strip() for name in parts if name.strip())
-
-
-def _task_maker(model: Any, data: Any, given: Mapping[str, Any]) -> Callable[[Progress], Task]:
-    """Return what loads the task, its own options checked already."""
-    fraction = given.get("train_fraction")
-    if fraction is not None:
-        fraction = parse_share(str(fraction), "--train-fraction")
-    reduction = make_reduction(fraction, given.get("coreset"))
-    values = _recipe_values(given.get("recipe", {}))
-    if model is None and data is None:
-        _check_ready_made(given)
-        return lambda progress: _ready_made(given.get("task", DEFAULT), values, reduction)
-    if model is None or data is None:
-        missing, there = ("--model", "--data") if model is None else ("--data", "--model")
-        raise ConfigError(f"`{there}` needs `{missing}` beside it: together they make a task.")
-    weights = given.get("weights")
-    spec = TaskSpec(
-        model=model, data=data, weights=None if weights is None else Path(weights),
-        trained=given.get("trained", False), name=given.get("name"), loss=given.get("loss"),
-        metric=given.get("metric"), imitation=given.get("imitation"),
-        augment=given.get("augment"), recipe=values, reduction=reduction,
-        base=given.get("base", Path()),
-    )  # fmt: skip
-    return lambda progress: build_task(spec, progress.phase, progress.advance)
-
-
-_OWN = ("weights", "trained", "name", "loss", "metric", "imitation", "augment")
-"""Options that say something of a user's own model and data."""
-
-
-def _check_ready_made(given: Mapping[str, Any]) -> None:
-    for key in _OWN:
-        if given.get(key):
-            flag = key.replace("_", "-")
-            raise ConfigError(f"`--{flag}` goes with `--model` and `--data`, not with `--task`.")
-    if isinstance(given.get("task", DEFAULT), str):
-        check_task_name(given.get("task", DEFAULT))
-
-
-def _ready_made(task: str | Task, values: Mapping[str, Any], reduction: Reduction) -> Task:
-    made = shipped_task(task) if isinstance(task, str) else task
-    recipe = made.recipe.with_values(values, "the recipe")
-    asked = reduction if reduction.fraction < 1 else made.reduction
-    return replace(made, recipe=recipe, reduction=asked)
-
-
-def _recipe_values(
-    given: Mapping[str, Any] | Sequence[str], source: str = "`--recipe`"
-) -> dict[str, Any]:
-    """Return recipe values as a mapping, from `key=value` texts or from one; keys are checked."""
-    values = dict(given) if isinstance(given, Mapping) else _pairs(given)
-    Recipe(1, 1, 2, 1.0, 1.0, 0.0).with_values(values, source)
-    return values
-
-
-def _pairs(texts: Sequence[str]) -> dict[str, str]:
-    values = {}
-    for text in texts:
-        key, equals, value = (part.strip() for part in text.partition("="))
-        if not equals or not key:
-            raise ConfigError(f"`--recipe` must be KEY=VALUE. Received: {text!r}.")
-        values[key] = value
-    return values

@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 
-from harness.api.options import SearchOptions, check_options, read_request
+from harness.api.options import SearchOptions, check_options
+from harness.api.request import read_request
 from harness_search import plan as planning
 from harness_search import replay as replaying
 from harness_search.engine import search as _search

@@ -98,6 +98,7 @@ def bench(
     """
     with reported():
         from harness.api import bench as api
+        from harness.api import single
         from harness.api.target import chosen_target
         from harness.cli import bench_files
         from harness.units import parse_wall_s
@@ -114,7 +115,7 @@ def bench(
             _serve(models[0], where, rate, seconds or 3.0, seed, form, files)
             return
         if referee:
-            api.check_referee(where)  # before the work
+            single.check_referee(where)  # before the work
         offline = scenario is Scenario.OFFLINE
         result = _while_waiting(
             models, lambda: api.bench(models, where, seconds=seconds, offline=offline, seed=seed)
@@ -126,11 +127,11 @@ def bench(
 def _serve(
     path: Path, where: Target, rate: float, seconds: float, seed: int, form: Form, files: Files
 ) -> None:
-    from harness.api import bench as api
+    from harness.api import single
     from harness.cli import bench_files, bench_text
 
     served = _while_waiting(
-        [path], lambda: api.serve(path, where, rate, seconds=seconds, seed=seed)
+        [path], lambda: single.serve(path, where, rate, seconds=seconds, seed=seed)
     )
     files.keep_server(served, path)
     if form is Form.JSON:
@@ -143,7 +144,7 @@ def _serve(
 
 def _show(result: BenchResult, form: Form, profile: bool, referee: bool) -> None:
     """Print a result; what is there is shown before more is asked of the first file."""
-    from harness.api import bench as api
+    from harness.api import single
     from harness.cli import bench_files, bench_text
 
     console, path = stdout(), result.models[0].model.path
@@ -151,10 +152,10 @@ def _show(result: BenchResult, form: Form, profile: bool, referee: bool) -> None
         bench_files.print_table(result)
     elif form is Form.TEXT:
         bench_text.print_result(console, result)
-    nodes = api.profile(path, result.target) if profile else None
+    nodes = single.profile(path, result.target) if profile else None
     if nodes is not None and form is Form.TEXT:
         bench_text.print_profile(console, nodes, result)
-    judged = api.loadgen(path, result.target) if referee else None
+    judged = single.loadgen(path, result.target) if referee else None
     if judged is not None and form is Form.TEXT:
         bench_text.print_referee(console, judged, result)
     if form is Form.JSON:

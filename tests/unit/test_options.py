@@ -11,8 +11,9 @@ import pytest
 import torch
 from torch import nn
 
-from harness.api import options as api
-from harness.api.options import SearchOptions, read_request
+from harness.api import request
+from harness.api.options import SearchOptions
+from harness.api.request import read_request
 from harness.api.search import replay
 from harness.errors import ConfigError
 from harness.tasks import TASKS
@@ -37,7 +38,7 @@ def specs(monkeypatch: pytest.MonkeyPatch) -> list[TaskSpec]:
         made.append(spec)
         return tiny()
 
-    monkeypatch.setattr(api, "build_task", build)
+    monkeypatch.setattr(request, "build_task", build)
     return made
 
 

@@ -1,0 +1,120 @@
+"""One ONNX file: under arriving requests, operator by operator, and timed by LoadGen."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from harness.api.inputs import blamed, random_inputs, read_files
+from harness.api.target import chosen_target
+from harness.errors import BackendError
+from harness.measurement.hostlock import HostLock
+from harness.measurement.server import ServerResult, measure_server
+from harness.measurement.types import Subject
+from harness_backends.loadgen import LoadGenResult, check_referee, referee
+from harness_backends.registry import open_backend
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from harness.measurement.types import OperatorTime
+    from harness.target import Target
+
+__all__ = ["check_referee", "loadgen", "profile", "serve"]
+
+
+def serve(
+    path: str | Path,
+    target: str | Target,
+    rate: float,
+    *,
+    seconds: float = 3.0,
+    seed: int = 0,
+    threads: int | str | None = None,
+    settings: Sequence[str] | None = None,
+) -> ServerResult:
+    """Time a model that answers requests which arrive at random; see `measure_server`.
+
+    Args:
+        path: The file.
+        target: Where to time.
+        rate: Requests per second.
+        seconds: How long each of five fresh processes is served requests.
+        seed: Of the arrivals.
+        threads: Of the runtime; None for the target's.
+        settings: Target options such as `"shapes.input=1x3x32x32"`.
+
+    Raises:
+        ConfigError: If the file can't be timed, the runtime refuses it, or the target can't be
+            used.
+        BackendError: If the runtime crashes or hangs.
+    """
+    target, path = chosen_target(target, threads, settings), Path(path)
+    ((model, specs),) = read_files([path], target)
+    subject = Subject(model, random_inputs(path, specs))
+    backend = open_backend(target)
+    try:
+        return measure_server(backend.open, subject, rate, seconds, HostLock().exclusive, seed)
+    except BackendError as exc:
+        raise blamed(exc) from exc
+
+
+def profile(
+    path: str | Path,
+    target: str | Target = "cpu",
+    runs: int = 60,
+    *,
+    threads: int | str | None = None,
+    settings: Sequence[str] | None = None,
+) -> list[OperatorTime]:
+    """Run a model under its runtime's own profiler.
+
+    Args:
+        path: The file.
+        target: Where to run.
+        runs: Inferences.
+        threads: Of the runtime; None for the target's.
+        settings: Target options such as `"shapes.input=1x3x32x32"`.
+
+    Raises:
+        ConfigError: If the file can't be run, the runtime refuses it or has no profiler, or the
+            target can't be used.
+        BackendError: If the runtime crashes or hangs.
+    """
+    target, path = chosen_target(target, threads, settings), Path(path)
+    ((model, specs),) = read_files([path], target)
+    backend = open_backend(target)
+    with HostLock().exclusive(), backend.open() as worker:
+        try:
+            return worker.profile(model, random_inputs(path, specs), runs)
+        except BackendError as exc:
+            raise blamed(exc) from exc
+
+
+def loadgen(
+    path: str | Path,
+    target: str | Target = "cpu",
+    seconds: float = 10.0,
+    *,
+    threads: int | str | None = None,
+    settings: Sequence[str] | None = None,
+) -> LoadGenResult:
+    """Time a model with MLPerf LoadGen's SingleStream: `harness bench --referee loadgen`.
+
+    Args:
+        path: The file.
+        target: Where to time.
+        seconds: For at least so long.
+        threads: Of the runtime; None for the target's.
+        settings: Target options such as `"shapes.input=1x3x32x32"`.
+
+    Raises:
+        ConfigError: If the file can't be run, or LoadGen is not installed or doesn't go with the
+            target.
+        BackendError: If LoadGen's process fails.
+    """
+    target, path = chosen_target(target, threads, settings), Path(path)
+    check_referee(target)
+    ((model, specs),) = read_files([path], target)
+    with HostLock().exclusive():
+        return referee(model, random_inputs(path, specs), target, seconds)
