@@ -25,6 +25,9 @@ def search(
 ) -> SearchResult:
     """Search for the most accurate network within a latency budget; see `harness search`.
 
+    The initial weights of a network given as an `nn.Module` are part of the study: call
+    `torch.manual_seed` before it is built, so that the next call resumes.
+
     Args:
         model: A network, or a text as `--model` takes: a shipped model's name,
             `pkg.module:factory`, `file.py:factory`, `onnx:FILE`, `timm:NAME`, `torchvision:NAME`.
@@ -32,9 +35,6 @@ def search(
             validation, test)`, each a data set of `(input, target)` items or a pair of arrays. One
             such alone is split.
         **options: See `SearchOptions`.
-
-    The initial weights of a network given as an `nn.Module` are part of the study: call
-    `torch.manual_seed` before it is built, so that the next call resumes.
 
     Returns:
         The result; `result.budgets[0].winner` is the winner's record, None where there is none.
