@@ -83,7 +83,7 @@ def _works(
         with torch.random.fork_rng(devices=[]):
             tried = copy.deepcopy(model).requires_grad_(True).train()
             manner.prepare(tried)
-            loss = objective.loss(manner.outputs(tried, inputs), targets)
+            loss = objective.anew().loss(manner.outputs(tried, inputs), targets)
             loss.backward()  # type: ignore[no-untyped-call]
     except Exception:  # a network's own code raises what it likes
         return False

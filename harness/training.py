@@ -104,6 +104,7 @@ def fit(
     Raises:
         TaskError: If the loss stops being finite.
     """
+    objective = objective.anew()
     manner = manner or find_manner(model, split, objective, recipe)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)  # of dropout and the like

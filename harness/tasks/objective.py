@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from torch import nn
 
 from harness.errors import ConfigError, TaskError
-from harness.importing import load_object
+from harness.importing import load_object, user_code
 from harness.tasks.identity import identity_of
 from harness.tasks.losses import (
     LOSSES,
@@ -64,6 +66,13 @@ class Objective:
     bfloat16: bool
     description: str
 
+    def anew(self) -> Objective:
+        """Return a copy whose loss and imitation are as they were given.
+
+        A user's may be modules that remember what they have seen: each training has its own.
+        """
+        return replace(self, loss=copy.deepcopy(self.loss), imitation=copy.deepcopy(self.imitation))
+
     def score(self, outputs: Arrays, split: Split, trained: Arrays | None = None) -> Score:
         """Score outputs `[N, ...]` on a split.
 
@@ -86,7 +95,7 @@ class Objective:
         # gets float32, as in training: it may hold tensors of that type.
         kind = np.float32 if isinstance(self.loss, UserLoss) else np.float64
         with torch.inference_mode():
-            loss = float(self.loss(one_or_all(_tensors(trained or outputs, kind)), targets))
+            loss = float(self.anew().loss(one_or_all(_tensors(trained or outputs, kind)), targets))
         if not math.isfinite(loss):
             raise TaskError(f"The loss of {n} samples is {loss}: nothing can be learnt from it.")
         value, low, high = self.metric.judge(_tensors(outputs, np.float64), targets)
@@ -142,6 +151,10 @@ def make_objective(
     judge = user_metric(found) if callable(found) else METRICS[data.kind][found]
     classifies = data.kind == "classification" and logits
     softens = classifies and imitation is None
+    for given, option in ((chosen, "--loss"), (imitation, "imitation")):
+        _check_state(given, f"`{option}`")
+    if found == "r2":
+        _check_varied(data)
     return Objective(
         loss=named_loss(data, chosen, standardised),
         metric=judge,
@@ -173,6 +186,44 @@ def _resolved(
             f"`{option}` must name a function. Received: {given!r}, a {type(found).__name__}."
         )
     return found  # type: ignore[no-any-return]  # whatever it is, it can be called
+
+
+def _check_state(given: Any, what: str) -> None:
+    """Check that a function can be copied for each training, and has nothing to train itself.
+
+    Raises:
+        ConfigError: If it can't, or has.
+    """
+    with user_code("copying it (copy.deepcopy), for each training anew,", what):
+        copy.deepcopy(given)
+    if not isinstance(given, nn.Module):
+        return
+    trainable = [name for name, tensor in given.named_parameters() if tensor.requires_grad]
+    if trainable:
+        raise ConfigError(
+            f"{what} has parameters to train ({', '.join(trainable[:3])}), and only those of the "
+            "network are trained. Make them buffers, or call requires_grad_(False) on it."
+        )
+
+
+def _check_varied(data: Data) -> None:
+    """Check that R^2 is defined: no column of targets is one value in a whole split.
+
+    Raises:
+        ConfigError: If one is.
+    """
+    splits = {"training": data.train, "validation": data.validation, "test": data.test}
+    for name, split in splits.items():
+        targets = split.targets_of()
+        assert isinstance(targets, torch.Tensor)
+        columns = targets.reshape(len(targets), -1)
+        constant = (columns == columns[:1]).all(0).nonzero().flatten().tolist()
+        if constant:
+            raise ConfigError(
+                f"Target {constant[0] + 1} of {columns.shape[1]} is the same for all "
+                f"{len(columns):,} {name} samples, so R^2 is not defined. Leave it out, divide the "
+                "samples otherwise, or judge by `--metric neg_mean_absolute_error`."
+            )
 
 
 def _imitation(given: LossFunction | None) -> Imitation:

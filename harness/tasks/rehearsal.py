@@ -43,7 +43,7 @@ def try_objective(task: Task) -> None:
 
 
 def _try_training(task: Task, network: nn.Module, rows: torch.Tensor) -> None:
-    split, objective = task.data.validation, task.objective
+    split, objective = task.data.validation, task.objective.anew()
     outputs = network(split.batch(rows))
     loss = objective.loss(outputs, split.targets_of(rows))
     _backward(loss, "loss")

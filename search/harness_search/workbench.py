@@ -126,8 +126,9 @@ class Workbench:
             rows = torch.split(order[:_GRADIENT_SAMPLES], _GRADIENT_BATCH)
             batches = ((split.batch(part), split.targets_of(part)) for part in rows)
             with self.lock.shared():
+                loss = self.task.objective.anew().loss
                 self._scores[criterion] = channel_scores(
-                    self.network, self.graph, batches, self.task.objective.loss, criterion
+                    self.network, self.graph, batches, loss, criterion
                 )
         return self._scores[criterion]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import threading
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,12 +13,14 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from harness.data.split import Data, Split
 from harness.errors import ConfigError, TaskError
 from harness.importing import load_object
 from harness.tasks.identity import identity_of
 from harness.tasks.losses import RelativeError, UserLoss, softened, squared
 from harness.tasks.objective import as_tuple, make_objective, one_or_all
-from support.tiny import tiny_data
+from harness.training import fit, predict
+from support.tiny import tiny, tiny_data
 from support.values import regression_data, two_output_data
 
 CLASSES, VALUES, OTHER = tiny_data(), regression_data(2), two_output_data()
@@ -160,6 +163,71 @@ def test_functions_that_compute_something_else_are_told_apart() -> None:
     assert len({identity_of(one) for one in losses}) == len(losses)
     assert identity_of(bound(1.0)) == identity_of(bound(1.0))
     assert identity_of(Own(1.0)) == identity_of(Own(1.0))
+
+
+class Counting(torch.nn.Module):
+    """A loss that weighs later calls more."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("calls", torch.zeros(()))
+
+    def forward(self, outputs: Any, targets: Any) -> torch.Tensor:
+        self.calls += 1
+        return self.calls * torch.nn.functional.cross_entropy(outputs, targets)
+
+
+def test_a_loss_that_remembers_starts_anew_in_every_training() -> None:
+    task, loss = tiny(), Counting()
+    objective = make_objective(task.data, loss)
+    found = []
+    for _ in range(2):
+        network = task.model()
+        fit(network, task.data.train, objective, task.recipe, epochs=1, lr=0.05, seed=1)
+        outputs = predict(network, task.data.validation.chunks())
+        found.append((network.conv1.weight, objective.score(outputs, task.data.validation).loss))
+    assert torch.equal(found[0][0], found[1][0])
+    assert found[0][1] == found[1][1]
+    assert loss.calls == 0
+
+
+def test_a_loss_with_parameters_of_its_own_is_refused() -> None:
+    class Weighing(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.balance = torch.nn.Parameter(torch.zeros(2))
+
+    with pytest.raises(ConfigError, match=r"`--loss` has parameters to train \(balance\)"):
+        make_objective(CLASSES, Weighing())
+    with pytest.raises(ConfigError, match="`imitation` has parameters"):
+        make_objective(CLASSES, imitation=Weighing())
+    make_objective(CLASSES, Weighing().requires_grad_(False))
+
+
+def test_a_loss_that_cannot_be_copied_is_told() -> None:
+    class Locked:
+        def __init__(self) -> None:
+            self.lock = threading.Lock()
+
+        def __call__(self, outputs: Any, targets: Any) -> torch.Tensor:
+            return outputs.sum()
+
+    with pytest.raises(ConfigError, match="copying it"):
+        make_objective(CLASSES, Locked())
+
+
+@pytest.mark.parametrize("name", ["training", "validation", "test"])
+def test_r2_needs_targets_that_differ_in_every_split(name: str) -> None:
+    def part(constant: bool) -> Split:
+        targets = torch.arange(12.0).view(6, 2)
+        targets[:, 1] = 3.0 if constant else targets[:, 1]
+        return Split(torch.zeros(6, 4), targets)
+
+    splits = {one: part(one == name) for one in ("training", "validation", "test")}
+    data = Data("d", splits["training"], splits["validation"], splits["test"], "regression", 2, "")
+    with pytest.raises(ConfigError, match=f"Target 2 of 2 is the same for all 6 {name} samples"):
+        make_objective(data)
+    make_objective(data, metric="neg_mean_absolute_error")
 
 
 def test_an_edited_file_is_another_function(tmp_path: Path) -> None:
