@@ -173,7 +173,7 @@ def _softmax_note(network: Network, data: Data, objective: Objective) -> tuple[s
         return ()
     return (
         "the network's outputs are probabilities: it seems to end in a softmax. Cross-entropy and "
-        "distillation take logits: leave the softmax out",
+        "distillation take logits: leave it out, in an ONNX file before the export",
     )
 
 
