@@ -155,6 +155,11 @@ def format_count(count: float) -> str:
     return f"{count:.0f}"
 
 
+def format_times(count: int) -> str:
+    """Return how often: `"once"`, `"3 times"`."""
+    return "once" if count == 1 else f"{count} times"
+
+
 def _digits(value: float) -> str:
     if value >= 100:
         return f"{value:.0f}"

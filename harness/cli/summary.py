@@ -17,6 +17,7 @@ from harness.units import (
     format_metric_change,
     format_metric_range,
     format_size,
+    format_times,
     format_wall,
     metric_words,
 )
@@ -43,7 +44,7 @@ def print_summary(console: Console, result: SearchResult) -> None:
         console.print(_headline(one, result))
         if one.finals:
             console.print(_table(one))
-            _print_setting(console, one)
+            _print_setting(console, one, _test_reads(result))
         if one.winner is not None:
             if not one.dense_wins:
                 console.print(_widths(one))
@@ -202,7 +203,13 @@ def _rows(metric: str) -> dict[str, Callable[[RunRecord], Cell]]:
     }
 
 
-def _print_setting(console: Console, one: BudgetResult) -> None:
+def _test_reads(result: SearchResult) -> int:
+    """Return how often the study has read the test split: each budget's finals do so anew."""
+    finals = [record for one in result.budgets for record in one.finals.values()]
+    return max(int(record.search["test_reads"]) for record in finals)
+
+
+def _print_setting(console: Console, one: BudgetResult, test_reads: int) -> None:
     record = one.winner or one.finals["dense"]
     figures, machine, target = record.latency["final"], record.environment["machine"], record.target
     console.print(f"{record.role}: {figures['raw_within_budget']:.1%} of raw calls within budget")
@@ -211,7 +218,7 @@ def _print_setting(console: Console, one: BudgetResult) -> None:
         f"processes, {target['backend']} {target['backend_version']}, threads "
         f"{target['threads']}, batch {target['batch']}, {record.candidate['precision']}, "
         f"{escape(str(machine['cpu_model']))} with {machine['cpu_count']} cores; test split of "
-        f"{record.scores['test']['n']} samples read {_times(record.search['test_reads'])}[/]"
+        f"{record.scores['test']['n']} samples read {format_times(test_reads)} by this study[/]"
     )
 
 
@@ -234,10 +241,6 @@ def _print_reduction(console: Console, winner: RunRecord) -> None:
         f"({format_metric_range(score['lo'], score['hi'], metric)}): "
         f"{format_metric_change(change, metric)}, {word}"
     )
-
-
-def _times(count: int) -> str:
-    return "once" if count == 1 else f"{count} times by this study"
 
 
 def _widths(one: BudgetResult) -> Table:

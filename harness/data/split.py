@@ -112,7 +112,7 @@ class Data:
         name: Short, for the name of a study.
         train: What networks are trained on.
         validation: What candidates are chosen by.
-        test: Read once, for what is reported at the end.
+        test: Read at the end only, for what is reported.
         kind: `"classification"` (targets int64 `[N]`), `"regression"` (float32 `[N, k]`) or
             `"other"` (whatever the user's loss knows).
         outputs: Classes, or values to predict; None where only the user knows.

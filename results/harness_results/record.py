@@ -62,7 +62,9 @@ class RunRecord:
             was trained on a part `on_all_samples`: its test `score` and `train_s` when
             trained on all. None where nothing was trained.
         flags: Of the latest measurement.
-        search: `seed`, `trials` and `elapsed_s` of the study so far, `test_reads`.
+        search: `seed`, `trials` and `elapsed_s` of the study so far, `test_reads` (how often the
+            study had read the test split by then, under any budget, this record's reading
+            included).
         versions: Of the packages that matter.
         environment: `fingerprint`, `machine`, and its state before and after each process's
             timing.

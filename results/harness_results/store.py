@@ -64,6 +64,11 @@ class StudyFolder:
         return self.path / "winner"
 
     @property
+    def test_counter(self) -> Path:
+        """How often the test split has been read: one number, ahead of the records."""
+        return self.path / "test_reads.txt"
+
+    @property
     def lock(self) -> Path:
         """Held by the one process that works on the study."""
         return self.path / ".lock"
@@ -121,11 +126,33 @@ class StudyFolder:
             if path.exists():
                 path.rename(self.superseded / path.name)
 
-    def test_reads(self, budget: str) -> int:
-        """Return how often finals under a budget have read the test split, superseded ones too."""
-        records = (*self.read(), *_read_all(self.superseded))
-        finals = [r for r in records if r.kind == "final" and r.budget["text"] == budget]
-        return max((record.search["test_reads"] for record in finals), default=0)
+    def test_reads(self) -> int:
+        """Return how often the study has read the test split, whatever became of the finals.
+
+        Raises:
+            ConfigError: If the count, or a record, is corrupt.
+        """
+        counted = 0
+        if self.test_counter.exists():
+            text = self.test_counter.read_text(errors="replace").strip()
+            if not (text.isascii() and text.isdigit()):
+                raise ConfigError(
+                    f"{self.test_counter} is corrupt: expected one whole number, how often the "
+                    f"study has read the test split. Received: {text[:20]!r}. Restore the file, or "
+                    "write the number into it."
+                )
+            counted = int(text)
+        finals = [r for r in (*self.read(), *_read_all(self.superseded)) if r.kind == "final"]
+        return max([counted, *(int(record.search["test_reads"]) for record in finals)])
+
+    def count_test_read(self) -> int:
+        """Note that the test split is about to be read; return how often it then has been.
+
+        To be called before the reading: a kill right after it must not hide it.
+        """
+        reads = self.test_reads() + 1
+        write_atomic(self.test_counter, f"{reads}\n".encode())
+        return reads
 
 
 def _read_all(folder: Path) -> list[RunRecord]:

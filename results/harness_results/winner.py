@@ -14,6 +14,7 @@ from harness.units import (
     format_metric,
     format_metric_range,
     format_size,
+    format_times,
     metric_words,
 )
 from harness_results.files import disk_errors
@@ -125,7 +126,8 @@ def _card(record: RunRecord, finals: dict[str, RunRecord]) -> str:
 # {record.task["name"]} on {record.target["name"]} within {record.budget["text"]}
 
 {_score(record)} {metric_words(metric)} on the {record.scores["test"]["n"]} samples of the test
-split (95 % intervals), at a {statistic} of {format_latency(latency[0])}
+split (95 % intervals), which this study had then read {format_times(record.search["test_reads"])},
+at a {statistic} of {format_latency(latency[0])}
 ({format_latency(latency[1])} to {format_latency(latency[2])}),
 {ratio[0]:.1%} of the dense model's ({ratio[1]:.1%} to {ratio[2]:.1%}).
 

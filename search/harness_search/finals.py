@@ -1,4 +1,4 @@
-"""The end of a search: fresh measurements of what is reported, and the test split, once."""
+"""The end of a search: fresh measurements of what is reported, then the test split."""
 
 from __future__ import annotations
 
@@ -138,7 +138,7 @@ class _Final:
     def __init__(self, bench: Workbench, budget: Budget, trials: int) -> None:
         self.bench, self.budget, self.trials = bench, budget, trials
         self.watch = Stopwatch()
-        self.reads = bench.folder.test_reads(budget.text)
+        self.reads = bench.folder.test_reads()
         self.rejected = 0
         self.measured: dict[str, Measurement] = {}
         self.failures: dict[str, str] = {}
@@ -196,8 +196,8 @@ class _Final:
 
     def score_on_test(self, finalists: Sequence[Finalist]) -> None:
         """Score every distinct model on the test split: the only place that reads it."""
-        self.bench.progress.phase("scoring on the test split, once")
-        self.reads += 1
+        self.bench.progress.phase("scoring on the test split")
+        self.reads = self.bench.folder.count_test_read()
         with self.watch.phase("score"):
             split = self.bench.task.data.test
             for finalist in finalists:

@@ -193,6 +193,10 @@ def test_a_list_of_budgets_yields_one_winner_each(base: Path) -> None:
     winners = [r for r in read_records(results) if r["role"] == "winner"]
     assert sorted(r["budget"]["text"] for r in winners) == ["40%", "60%"]
     assert {p.name for p in (study(results) / "winner").iterdir()} == {"40pct", "60pct"}
+    finals = [r for r in read_records(results) if r["kind"] == "final"]
+    reads = {(r["budget"]["text"], r["search"]["test_reads"]) for r in finals}
+    assert sorted(count for _, count in reads) == [1, 2]  # by the study, not by the budget
+    assert "read 2 times by this study" in " ".join(ended.stdout.split())
 
 
 def test_a_time_budget_bounds_the_p90(base: Path) -> None:

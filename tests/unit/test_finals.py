@@ -13,6 +13,7 @@ from harness.candidate import OnnxModel
 from harness.errors import BackendError, CandidateFailed, DeviceLost
 from harness.measurement.types import Estimate, LatencyStats, Measurement
 from harness.tasks.base import Reduction
+from harness_results.store import StudyFolder
 from harness_search import finals
 from harness_search.finals import Finalist, run_finals
 
@@ -36,7 +37,7 @@ class Bench:
         self.dense = OnnxModel(Path("dense"), "", 1, 17)
         self.settings = SimpleNamespace(max_size_bytes=None)
         self.task = SimpleNamespace(reduction=Reduction())
-        self.folder = SimpleNamespace(test_reads=lambda text: 0)
+        self.folder = SimpleNamespace(test_reads=lambda: 0)
         self.progress = SimpleNamespace(phase=lambda text: None, note=self.notes.append)
 
     def timed(self, models: Mapping[str, Any], budget: Any, plan: Any) -> dict[str, Measurement]:
@@ -150,3 +151,18 @@ def test_a_lost_device_ends_the_final(
     with pytest.raises(DeviceLost, match="gone"):
         run_finals(bench, BUDGET, records, dense_wins=False)
     assert written == []
+
+
+def test_a_kill_while_the_test_split_is_scored_leaves_the_reading_counted(
+    bench: Any, tmp_path: Path
+) -> None:
+    def killed(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    bench.folder = StudyFolder(tmp_path, "s")
+    bench.folder.create()
+    bench.task.data = SimpleNamespace(test=None)
+    bench.outputs = killed
+    with pytest.raises(KeyboardInterrupt):
+        finals._Final(bench, BUDGET, 0).score_on_test([Finalist("dense", None, bench.dense)])
+    assert bench.folder.test_reads() == 1

@@ -163,3 +163,30 @@ def test_two_searches_may_check_at_once(tmp_path: Path, monkeypatch: pytest.Monk
 
 def test_paths_in_records_are_within_the_study(folder: StudyFolder) -> None:
     assert relative(folder.models / "dense.onnx", folder) == "models/dense.onnx"
+
+
+def test_readings_of_the_test_split_are_counted_over_all_budgets(folder: StudyFolder) -> None:
+    assert folder.test_reads() == 0
+    for budget, reads in (("50%", 1), ("30%", 2)):
+        assert folder.count_test_read() == reads
+        search = record().search | {"test_reads": reads}
+        folder.write(record(budget=budget, search=search), {})
+    assert folder.count_test_read() == 3  # and nothing is written: a kill
+    assert folder.test_reads() == 3
+
+
+@pytest.mark.parametrize("aside", [False, True])
+def test_records_tell_of_readings_where_the_count_is_lost(folder: StudyFolder, aside: bool) -> None:
+    one = record(search=record().search | {"test_reads": 2})
+    folder.write(one, {})
+    if aside:
+        folder.supersede(one)
+    assert folder.test_reads() == 2
+    assert folder.count_test_read() == 3
+
+
+@pytest.mark.parametrize("text", ["", "two", "-1", "\xb2"])
+def test_a_spoilt_count_of_readings_is_named(folder: StudyFolder, text: str) -> None:
+    folder.test_counter.write_text(text)
+    with pytest.raises(ConfigError, match=r"test_reads\.txt is corrupt.*Restore the file"):
+        folder.count_test_read()

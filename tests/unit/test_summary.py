@@ -36,12 +36,16 @@ def made(task: dict[str, Any], scale: float = 1.0, **winner: Any) -> dict[str, R
     return found
 
 
-def said(finals: dict[str, RunRecord], notes: tuple[str, ...] = ()) -> str:
+def said(*finals: dict[str, RunRecord], notes: tuple[str, ...] = ()) -> str:
+    """Return the summary of finals under one budget, or under several."""
     settings = Settings(Target("fake", "fake"), parse_budgets("50%"))
     folder = StudyFolder(Path("results"), "s")
-    one = BudgetResult(settings.budgets[0], finals, None, below_floor=False, dense_wins=False)
+    ends = [
+        BudgetResult(settings.budgets[0], one, None, below_floor=False, dense_wins=False)
+        for one in finals
+    ]
     floor = record("floor", "floor", index=None)
-    result = SearchResult(folder, floor, [], [one], 12.0, 0.0, settings, notes)
+    result = SearchResult(folder, floor, [], ends, 12.0, 0.0, settings, notes)
     console = Console(file=io.StringIO(), width=200, highlight=False)
     print_summary(console, result)
     assert isinstance(console.file, io.StringIO)
@@ -101,6 +105,17 @@ def test_a_clear_cost_of_less_data_is_called_so(whole: float, word: str) -> None
 
 def test_all_samples_need_no_such_line() -> None:
     assert "less data" not in said(made(task_facts()))
+
+
+def test_a_front_tells_of_all_readings_of_the_test_split() -> None:
+    search = record().search
+    first, second = (
+        {role: record(role=role, search=search | {"test_reads": reads}) for role in ROLES}
+        for reads in (1, 2)
+    )
+    text = said(first, second)
+    assert text.count("test split of 90 samples read 2 times by this study") == 2
+    assert "once" not in text
 
 
 def test_notes_of_model_and_data_are_told_as_they_are() -> None:

@@ -60,7 +60,8 @@ def test_the_card_tells_figures_machine_and_how_to_replay(tmp_path: Path) -> Non
     write_winner(folder, list(made.values()), ["50%"])
     card = (folder.winner / "card.md").read_text(encoding="utf-8")
     for part in (
-        "90.00 % (86.00 to 94.00) accuracy on the 90 samples", "14.6 µs", "47.0%", "made up",
+        "90.00 % (86.00 to 94.00) accuracy on the 90 samples", "had then read once",
+        "14.6 µs", "47.0%", "made up",
         "15000 calls in 5 fresh processes", f"harness replay {made['winner'].run_id}",
         "| conv1 | 32 | 20 | 38% |", "609fd5c6ea.2d1ce66016", "criterion l2",
     ):  # fmt: skip
