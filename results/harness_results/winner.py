@@ -33,12 +33,14 @@ import os, sys
 from pathlib import Path
 os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # before the import
 import numpy as np, onnxruntime
-here = Path(__file__).resolve().parent
-session = onnxruntime.InferenceSession(here / "model.onnx", providers=["CPUExecutionProvider"])
-spec = session.get_inputs()[0]
+file = Path(__file__).resolve().with_name("model.onnx")
+session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
+spec = session.get_inputs()[0]  # its batch is fixed: the one that was timed
 x = np.load(sys.argv[1], allow_pickle=False) if sys.argv[1:] else np.zeros(spec.shape)
-dtype = np.int64 if "int64" in spec.type else np.float32
-outputs = session.run(None, {spec.name: x.astype(dtype)})
+x = x.astype(np.int64 if "int64" in spec.type else np.float32)
+rows = np.arange(len(x) + -len(x) % spec.shape[0]) % len(x)  # the last batch is filled up
+runs = [session.run(None, {spec.name: x[part]}) for part in rows.reshape(-1, spec.shape[0])]
+outputs = [np.concatenate(parts)[: len(x)] for parts in zip(*runs)]
 '''
 _CLASSES = "print(outputs[0].argmax(axis=1))\n"
 _VALUES = "print(dict(zip([o.name for o in session.get_outputs()], outputs)))\n"
@@ -158,7 +160,8 @@ Fingerprint `{record.environment["fingerprint"]}`, model SHA-256 `{record.model[
 
 {_inputs(record)}
 
-`python run.py inputs.npy` runs it on prepared samples; `run.py` is ten lines to copy from.
+`model.onnx` takes a batch of {record.target["batch"]} at a time, as it was timed.
+`python run.py inputs.npy` runs it on any number of prepared samples, batch by batch.
 `weights.safetensors` with `pruning.json` rebuild the torch network:
 `harness replay {record.run_id}` does that and checks that it gives the same outputs.
 """

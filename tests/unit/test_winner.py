@@ -1,4 +1,4 @@
-"""The winner's folder: model, weights, history, card, ten lines that run it, picture."""
+"""The winner's folder: model, weights, history, card, a script that runs it, picture."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def test_the_card_tells_figures_machine_and_how_to_replay(tmp_path: Path) -> Non
     card = (folder.winner / "card.md").read_text(encoding="utf-8")
     for part in (
         "90.00 % (86.00 to 94.00) accuracy on the 90 samples", "had then read once",
-        "14.6 µs", "47.0%", "made up",
+        "takes a batch of 1 at a time", "14.6 µs", "47.0%", "made up",
         "15000 calls in 5 fresh processes", f"harness replay {made['winner'].run_id}",
         "| conv1 | 32 | 20 | 38% |", "609fd5c6ea.2d1ce66016", "criterion l2",
     ):  # fmt: skip
@@ -125,17 +125,22 @@ REGRESSION = task_facts(metric="r2", classes=[])
 @pytest.mark.parametrize("task", [task_facts(), REGRESSION], ids=["classes", "values"])
 def test_run_py_is_short_and_says_no_to_telemetry_before_the_import(task: dict[str, Any]) -> None:
     script = run_py(record(task=task))
-    assert len(script.splitlines()) <= 12
+    assert len(script.splitlines()) <= 14
     assert script.index("ORT_DISABLE_TELEMETRY") < script.index("import numpy as np, onnxruntime")
     compile(script, "run.py", "exec")
 
 
 def answers(
-    folder: Path, one: RunRecord, inputs: NDArray[Any], kind: int = onnx.TensorProto.FLOAT
+    folder: Path,
+    one: RunRecord,
+    inputs: NDArray[Any],
+    kind: int = onnx.TensorProto.FLOAT,
+    batch: int = 1,
 ) -> list[str]:
     """Return what run.py prints without and with inputs, beside a file that turns the sign."""
     helper = onnx.helper
-    info = [helper.make_tensor_value_info(name, kind, inputs.shape) for name in ("x", "y", "z")]
+    shape = (batch, *inputs.shape[1:])
+    info = [helper.make_tensor_value_info(name, kind, shape) for name in ("x", "y", "z")]
     nodes = [helper.make_node("Neg", ["x"], ["y"]), helper.make_node("Abs", ["x"], ["z"])]
     graph = helper.make_graph(nodes, "g", info[:1], info[1:])
     opset = [helper.make_opsetid("", 17)]
@@ -161,6 +166,16 @@ def test_run_py_of_values_prints_all_outputs_by_name(tmp_path: Path) -> None:
     _, said = answers(tmp_path, record(task=REGRESSION), np.array([[-1.5, 2.25]]))
     for part in ("'y'", "'z'", "1.5", "-2.25", "2.25"):
         assert part in said, said
+
+
+@pytest.mark.parametrize("batch", [1, 2, 8])
+def test_run_py_takes_any_number_of_samples(tmp_path: Path, batch: int) -> None:
+    """The file's batch is fixed; five samples are no multiple of it."""
+    _, said = answers(tmp_path, record(), -np.eye(3)[[2, 0, 1, 1, 2]], batch=batch)
+    assert said == "[2 0 1 1 2]"
+    _, said = answers(tmp_path, record(task=REGRESSION), np.arange(5.0)[:, None], batch=batch)
+    assert said.count("[") == 2 * 6, said  # two outputs of five rows
+    assert "[-4.]" in said, said
 
 
 def test_run_py_feeds_whole_numbers_where_the_file_takes_them(tmp_path: Path) -> None:
