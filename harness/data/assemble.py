@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from harness.data.division import Division
     from harness.data.options import DataSpec
     from harness.data.samples import Samples
-    from harness.data.split import Targets
+    from harness.data.split import Column, Targets
     from harness.data.targets import Labelled
 
 
@@ -48,10 +48,11 @@ def assembled(parts: dict[str, Samples], spec: DataSpec) -> Data:
     classes = targets.targets[source] if targets.kind == "classification" else None
     division = divided({n: one.digests for n, one in parts.items()}, classes, spec)
     notes = _notes(parts, targets, division)
+    columns: tuple[Column, ...] = ()
     if spec.source_kind == "csv":
         from harness.data.columns import encoded
 
-        parts, more = encoded(parts, division.rows["train"])
+        parts, columns, more = encoded(parts, division.rows["train"])
         notes += more
     _check_shapes(parts)
     _check_classes(targets, division)
@@ -66,7 +67,7 @@ def assembled(parts: dict[str, Samples], spec: DataSpec) -> Data:
         name=_name(spec), kind=targets.kind, outputs=_outputs(targets),
         sha256=_sha256(parts, targets, division, scale), classes=targets.classes,
         train=splits["train"], validation=splits["validation"], test=splits["test"],
-        origin=division.origin, notes=notes,
+        columns=columns, target_names=spec.label, origin=division.origin, notes=notes,
     )  # fmt: skip
     return replace(data, description=describe(data, normalize))
 

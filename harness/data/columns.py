@@ -15,6 +15,7 @@ import pandas as pd
 from pandas.api import types as kinds
 
 from harness.data.samples import Samples, digests_of
+from harness.data.split import Column
 from harness.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -27,8 +28,8 @@ _NAMED = 5
 
 def encoded(
     parts: dict[str, Samples], train_rows: NDArray[np.int64]
-) -> tuple[dict[str, Samples], tuple[str, ...]]:
-    """Return tables as float32 `[M, F]`, and notes on what was done.
+) -> tuple[dict[str, Samples], tuple[Column, ...], tuple[str, ...]]:
+    """Return tables as float32 `[M, F]`, which features come of each column, and notes.
 
     Args:
         parts: Tables from `harness.data.tables.made_alike`, `"all"` or by split.
@@ -44,19 +45,22 @@ def encoded(
     train = frames[source].iloc[train_rows]
     _check_texts(train)
     blocks: dict[str, list[NDArray[np.float32]]] = {name: [] for name in frames}
+    described: list[Column] = []
     notes: list[str] = []
     for column in train.columns:
         _check_filled(column, train[column])
         encode = _numbers if kinds.is_numeric_dtype(train[column].dtype) else _indicators
         columns = {name: frame[column] for name, frame in frames.items()}
-        for name, block in encode(column, columns, train[column], notes).items():
+        made, found = encode(column, columns, train[column], notes)
+        described.append(made)
+        for name, block in found.items():
             blocks[name].append(block)
-    found = {}
+    tables = {}
     for name, one in parts.items():
         joined = np.ascontiguousarray(np.hstack(blocks[name]))
         # Digests are of what is learned from: another order of columns is another data set.
-        found[name] = replace(one, inputs=joined, digests=digests_of(joined))
-    return found, tuple(notes)
+        tables[name] = replace(one, inputs=joined, digests=digests_of(joined))
+    return tables, tuple(described), tuple(notes)
 
 
 def _check_filled(column: str, train: pd.Series[Any]) -> None:
@@ -86,7 +90,7 @@ def _check_texts(train: pd.DataFrame) -> None:
 
 def _numbers(
     column: str, columns: dict[str, pd.Series[Any]], train: pd.Series[Any], notes: list[str]
-) -> dict[str, NDArray[np.float32]]:
+) -> tuple[Column, dict[str, NDArray[np.float32]]]:
     found = {}
     for name, one in columns.items():
         try:
@@ -101,7 +105,8 @@ def _numbers(
     gaps = sum(int(np.isnan(one).sum()) for one in found.values())
     if gaps:
         notes.append(f"{column}: {gaps:,} missing, set to the training median {median:.6g}.")
-    return {n: np.nan_to_num(v, nan=median).astype(np.float32)[:, None] for n, v in found.items()}
+    filled = {n: np.nan_to_num(v, nan=median).astype(np.float32) for n, v in found.items()}
+    return Column(str(column), missing=median), {n: v[:, None] for n, v in filled.items()}
 
 
 def _check_finite(column: str, name: str, values: NDArray[np.float64]) -> None:
@@ -118,7 +123,7 @@ def _check_finite(column: str, name: str, values: NDArray[np.float64]) -> None:
 
 def _indicators(
     column: str, columns: dict[str, pd.Series[Any]], train: pd.Series[Any], notes: list[str]
-) -> dict[str, NDArray[np.float32]]:
+) -> tuple[Column, dict[str, NDArray[np.float32]]]:
     known = sorted(train.dropna().astype(str).unique())
     blocks, missing, unseen = {}, 0, 0
     for name, one in columns.items():
@@ -132,4 +137,4 @@ def _indicators(
     done += f"; {missing:,} missing" if missing else ""
     done += f"; {unseen:,} rows with a category that the training split lacks" if unseen else ""
     notes.append(f"{done}{' (all zeros)' if missing or unseen else ''}.")
-    return blocks
+    return Column(str(column), tuple(known)), blocks

@@ -104,6 +104,22 @@ class Split:
         return tuple(self.batch(torch.zeros(1, dtype=torch.int64)).shape[1:])
 
 
+@dataclass(frozen=True, slots=True)
+class Column:
+    """How one column of a table is fed to a network.
+
+    Attributes:
+        name: As in the table's header.
+        categories: Its texts; each has a feature, 1 where the cell is that text and 0 elsewhere.
+            Empty for a column of numbers, which is one feature.
+        missing: What stands for a missing number; None for a column of texts: zeros.
+    """
+
+    name: str
+    categories: tuple[str, ...] = ()
+    missing: float | None = None
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Data:
     """Samples to learn from, to choose by and to report on.
@@ -118,6 +134,9 @@ class Data:
         outputs: Classes, or values to predict; None where only the user knows.
         sha256: Of all stored samples and targets, of which split each is in, and of their scale.
         classes: Names of the classes, in the order of their numbers; empty where there are none.
+        columns: Of a table, in the order of their features; empty for other data.
+        target_names: The columns that hold the targets, in the order of the values to predict;
+            empty where they weren't named.
         origin: How the splits came about: `"given"`, or how they were made.
         notes: What a user should know, such as samples that are in two splits.
         description: One line for people.
@@ -131,6 +150,8 @@ class Data:
     outputs: int | None
     sha256: str
     classes: tuple[str, ...] = ()
+    columns: tuple[Column, ...] = ()
+    target_names: tuple[str, ...] = ()
     origin: str = "given"
     notes: tuple[str, ...] = field(default=())
     description: str = ""

@@ -39,8 +39,10 @@ class RunRecord:
         task: `name`, `metric` (a user's own as `name#1a2b3c`, with a part of its identity),
             `data_sha256`, `model_sha256` (of the dense network's structure and initial weights),
             `splits` (their `origin`, and the samples of each), `inputs`
-            (`shape` of a sample, `scale` that prepares it), `classes` by number, and `source` (what
-            the task was made from; empty where it was given as objects).
+            (`shape` of a sample, `scale` that prepares it), `columns` of a table (`name`,
+            `categories`, what a `missing` number becomes) in the order of their features, `classes`
+            by number, `targets` (names of what is predicted), `notes` on model and data, and
+            `source` (what the task was made from; empty where it was given as objects).
         target: Options of the target and the backend's version.
         budget: `text`, `kind`, `value`, `statistic`.
         suggestion: Parameters as the sampler gave them; None for controls.

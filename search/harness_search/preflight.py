@@ -55,7 +55,9 @@ def task_facts(task: Task) -> dict[str, Any]:
             "shape": list(example.shape[1:]), "dtype": str(example.dtype).removeprefix("torch."),
             "scale": None if scale is None else asdict(scale),
         },
-        "classes": _classes(task), "source": dict(task.source),
+        "columns": [asdict(column) for column in data.columns], "classes": _classes(task),
+        "targets": list(data.target_names), "notes": list(task.notes),
+        "source": dict(task.source),
     }  # fmt: skip
 
 

@@ -219,6 +219,12 @@ def test_the_winner_predicts_values(table: Result) -> None:
     card = (folder / "card.md").read_text()
     assert " r2 on the 45 samples" in " ".join(card.split())
     assert "temperature" not in card
+    task = role("table", "winner")["task"]
+    assert [column["name"] for column in task["columns"]] == ["a", "b", "c", "colour"]
+    assert task["targets"] == ["y"]
+    assert "| 3 to 5 | colour |" in card
+    assert all(f"- {note}" in card for note in task["notes"])
+    assert any("missing" in note for note in task["notes"])
     shape = role("table", "winner")["task"]["inputs"]["shape"]
     np.save(folder / "inputs.npy", np.zeros((1, *shape), np.float32))
     ended = subprocess.run(

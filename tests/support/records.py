@@ -47,7 +47,8 @@ def task_facts(**overrides: Any) -> dict[str, Any]:
             "shape": [1, 8, 8], "dtype": "float32",
             "scale": {"mean": [0.5], "std": [0.25], "factor": 1 / 255},
         },
-        "classes": ["slow", "middle", "fast"], "source": {"task": "tiny"},
+        "columns": [], "classes": ["slow", "middle", "fast"], "targets": [], "notes": [],
+        "source": {"task": "tiny"},
     }  # fmt: skip
     return made | overrides
 

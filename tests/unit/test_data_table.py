@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import csv
 import gzip
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -237,3 +239,27 @@ def test_tables_that_do_not_fit_each_other(tmp_path):
            "'age' holds numbers in the training table")  # fmt: skip
     short = table(tmp_path / "c.csv", rows(age=AGES, kind=["x", "y"] * 50))
     refuse(f"train={train},test={short},label=kind", "test table lacks columns", "income")
+
+
+def test_columns_say_how_features_are_made_of_a_row(tmp_path):
+    ages = ["" if i in (3, 40) else str(a) for i, a in enumerate(AGES)]
+    colours = ["", *["red", "green", "blue"] * 33]
+    path = table(tmp_path / "a.csv", colour=colours, age=ages, rich=["True", "False"] * 50)
+    data = load_data(f"{path},label=kind")
+    assert data.target_names == ("kind",)
+    assert [column.name for column in data.columns] == ["age", "income", "colour", "rich"]
+    for i, row in enumerate(csv.DictReader(Path(path).read_text().splitlines())):
+        made = []
+        for column in data.columns:
+            cell = row[column.name]
+            if column.categories:
+                made += [float(cell == text) for text in column.categories]
+            else:
+                number = {"True": 1.0, "False": 0.0, "": column.missing}.get(cell)
+                made.append(float(cell) if number is None else number)
+        assert torch.equal(data.train.inputs[i], torch.tensor(made))
+
+
+def test_other_data_have_no_columns(tmp_path):
+    np.savez(tmp_path / "a.npz", x=RNG.normal(size=(N, 3)), y=RNG.normal(size=N))
+    assert load_data(f"{tmp_path / 'a.npz'}").columns == ()

@@ -104,6 +104,32 @@ def test_the_card_of_a_regression_shows_plain_numbers_and_no_classes(tmp_path: P
         assert part not in card, part
 
 
+def test_the_card_of_a_table_tells_which_features_come_of_which_column(tmp_path: Path) -> None:
+    columns = [
+        {"name": "age", "categories": [], "missing": 41.5},
+        {"name": "a|b", "categories": ["blue", "green", "red"], "missing": None},
+        {"name": "rich", "categories": [], "missing": 1.0},
+    ]
+    task = task_facts(
+        metric="r2", classes=[], columns=columns, targets=["price", "rent"],
+        notes=["age: 3 missing, set to the training median 41.5."],
+    )  # fmt: skip
+    card = card_of(tmp_path, task=task)
+    for part in (
+        "What is predicted: price, rent.",
+        "| 0 | age | the number, 1 for true; 41.5 where it is missing |",
+        r"| 1 to 3 | a\|b | 1 for the cell's text, else 0, in this order: blue, green, red |",
+        "| 4 | rich |", "- age: 3 missing, set to the training median 41.5.",
+    ):  # fmt: skip
+        assert part in card, part
+
+
+def test_the_card_of_other_data_has_no_such_table(tmp_path: Path) -> None:
+    card = card_of(tmp_path)
+    for part in ("feature", "What is predicted", "Of model and data"):
+        assert part not in card
+
+
 def test_the_card_tells_that_less_data_was_used(tmp_path: Path) -> None:
     card = card_of(tmp_path, training=training(samples=160, reduction="k-center"))
     assert "Trained on 160 of 320 samples (k-center)" in card
