@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from typing import TYPE_CHECKING, Any
 
 from rich.markup import escape
@@ -21,6 +20,7 @@ from harness.units import (
     format_wall,
     metric_words,
 )
+from harness_results.card import replay_command
 from harness_results.winner import winner_folder
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ def print_summary(console: Console, result: SearchResult) -> None:
             console.print(
                 f"winner  {escape(str(where))}/  (model.onnx, card.md, run.py, search.png)"
             )
-            console.print(f"        harness replay {one.winner.run_id}{escape(_results(settings))}")
+            console.print(f"        {escape(replay_command(one.winner, settings.results))}")
             _print_reduction(console, one.winner)
     _print_flags(console, result)
     for note in result.notes:
@@ -313,11 +313,3 @@ def _scored(record: RunRecord, split: str) -> str:
 
 def _test(record: RunRecord) -> str:
     return f"{_scored(record, 'test')} on the test split"
-
-
-def _results(settings: Settings) -> str:
-    return (
-        ""
-        if str(settings.results) == "results"
-        else f" --results {shlex.quote(str(settings.results))}"
-    )

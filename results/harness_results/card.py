@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from typing import TYPE_CHECKING, Any
 
 from harness.units import (
@@ -16,16 +17,18 @@ from harness.units import (
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from pathlib import Path
 
     from harness_results.record import RunRecord
 
 
-def card(record: RunRecord, finals: dict[str, RunRecord]) -> str:
+def card(record: RunRecord, finals: dict[str, RunRecord], results: Path) -> str:
     """Return a winner's card, as Markdown.
 
     Args:
         record: The winner's final.
         finals: The finals under its budget by role, itself among them.
+        results: The results folder.
     """
     figures, metric = record.latency["final"], record.task["metric"]
     statistic, machine = record.budget["statistic"], record.environment["machine"]
@@ -75,8 +78,30 @@ Fingerprint `{record.environment["fingerprint"]}`, model SHA-256 `{record.model[
 `model.onnx` takes a batch of {record.target["batch"]} at a time, as it was timed.
 `python run.py inputs.npy` runs it on any number of prepared samples, batch by batch.
 `weights.safetensors` with `pruning.json` rebuild the torch network:
-`harness replay {record.run_id}` does that and checks that it gives the same outputs.
+{_replay(record, results)} does that and checks that it gives the same outputs.
 """
+
+
+def replay_command(record: RunRecord, results: Path) -> str:
+    """Return what rebuilds a record's network: a command, or Python where only objects make it.
+
+    Args:
+        record: Of the network.
+        results: The results folder.
+    """
+    elsewhere = str(results) != "results"
+    if record.task["source"]:
+        option = f" --results {shlex.quote(str(results))}" if elsewhere else ""
+        return f"harness replay {record.run_id}{option}"
+    option = f", results={str(results)!r}" if elsewhere else ""
+    return f"harness.replay({record.run_id!r}, model, data, ...{option})"
+
+
+def _replay(record: RunRecord, results: Path) -> str:
+    command = f"`{replay_command(record, results)}`"
+    if record.task["source"]:
+        return command
+    return f"{command} in Python, with the objects and options that the search was given,"
 
 
 def _how(candidate: dict[str, Any]) -> str:

@@ -93,7 +93,7 @@ def _fill(part: Path, folder: StudyFolder, record: RunRecord, finals: dict[str, 
     shutil.copyfile(folder.path / record.model["weights"], part / "weights.safetensors")
     (part / "pruning.json").write_text(json.dumps(pruning_history(record)) + "\n")
     (part / "run.py").write_text(run_py(record))
-    (part / "card.md").write_text(card(record, finals), encoding="utf-8")
+    (part / "card.md").write_text(card(record, finals, folder.results), encoding="utf-8")
 
 
 def pruning_history(record: RunRecord) -> dict[str, Any]:

@@ -107,6 +107,13 @@ def test_all_samples_need_no_such_line() -> None:
     assert "less data" not in said(made(task_facts()))
 
 
+def test_the_summary_names_the_call_where_a_task_was_given_as_objects() -> None:
+    assert "harness replay 2026" in said(made(task_facts()))
+    text = said(made(task_facts(source={})))
+    assert "harness.replay('2026" in text
+    assert "harness replay" not in text
+
+
 def test_a_front_tells_of_all_readings_of_the_test_split() -> None:
     search = record().search
     first, second = (

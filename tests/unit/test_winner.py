@@ -7,19 +7,19 @@ import json
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnx
 import pytest
 
+from harness_results.card import replay_command
 from harness_results.store import StudyFolder
 from harness_results.winner import pruning_history, run_py, winner_folder, write_winner
 from support.records import PRUNED, finals, record, store, task_facts, training
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from numpy.typing import NDArray
 
     from harness_results.record import RunRecord
@@ -62,7 +62,7 @@ def test_the_card_tells_figures_machine_and_how_to_replay(tmp_path: Path) -> Non
     for part in (
         "90.00 % (86.00 to 94.00) accuracy on the 90 samples", "had then read once",
         "takes a batch of 1 at a time", "14.6 µs", "47.0%", "made up",
-        "15000 calls in 5 fresh processes", f"harness replay {made['winner'].run_id}",
+        "15000 calls in 5 fresh processes", f"`harness replay {made['winner'].run_id} --results",
         "| conv1 | 32 | 20 | 38% |", "609fd5c6ea.2d1ce66016", "criterion l2",
     ):  # fmt: skip
         assert part in card, part
@@ -143,6 +143,28 @@ def test_a_dense_winner_was_not_pruned(tmp_path: Path) -> None:
     write_winner(folder, [dense, won], ["150%"])
     assert "already within the budget" in (folder.winner / "card.md").read_text()
     assert pruning_history(won)["removed_channels"] == {}
+
+
+@pytest.mark.parametrize(
+    ("source", "results", "said"),
+    [
+        ({"task": "tiny"}, "results", "harness replay ID"),
+        ({"task": "tiny"}, "my results", "harness replay ID --results 'my results'"),
+        ({}, "results", "harness.replay('ID', model, data, ...)"),
+        ({}, "out", "harness.replay('ID', model, data, ..., results='out')"),
+    ],
+)
+def test_how_to_replay_depends_on_the_task_and_the_folder(
+    source: dict[str, Any], results: str, said: str
+) -> None:
+    one = record(task=task_facts(source=source))
+    assert replay_command(one, Path(results)).replace(one.run_id, "ID") == said
+
+
+def test_the_card_of_a_task_of_objects_names_no_command(tmp_path: Path) -> None:
+    card = card_of(tmp_path, task=task_facts(source={}))
+    assert "harness replay" not in card
+    assert "in Python, with the objects and options that the search was given, does that" in card
 
 
 REGRESSION = task_facts(metric="r2", classes=[])
