@@ -67,7 +67,8 @@ def assembled(parts: dict[str, Samples], spec: DataSpec) -> Data:
         name=_name(spec), kind=targets.kind, outputs=_outputs(targets),
         sha256=_sha256(parts, targets, division, scale), classes=targets.classes,
         train=splits["train"], validation=splits["validation"], test=splits["test"],
-        columns=columns, target_names=spec.label, origin=division.origin, notes=notes,
+        columns=columns, target_names=spec.label, folders=_folders(spec),
+        origin=division.origin, notes=notes,
     )  # fmt: skip
     return replace(data, description=describe(data, normalize))
 
@@ -130,6 +131,13 @@ def _outputs(targets: Labelled) -> int | None:
     if targets.kind == "regression":
         return int(next(iter(targets.targets.values())).shape[1])
     return None
+
+
+def _folders(spec: DataSpec) -> tuple[Path, ...]:
+    """Return the folders of which every image, at any depth, is a sample."""
+    if spec.source_kind != "imagefolder":
+        return ()
+    return tuple(Path(place) for _, place in spec.places)
 
 
 def _name(spec: DataSpec) -> str:

@@ -9,6 +9,7 @@ import torch
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     from harness.data.augment import Augmentation
 
@@ -137,6 +138,7 @@ class Data:
         columns: Of a table, in the order of their features; empty for other data.
         target_names: The columns that hold the targets, in the order of the values to predict;
             empty where they weren't named.
+        folders: Image folders that it was read from: all that lies there is read.
         origin: How the splits came about: `"given"`, or how they were made.
         notes: What a user should know, such as samples that are in two splits.
         description: One line for people.
@@ -152,6 +154,7 @@ class Data:
     classes: tuple[str, ...] = ()
     columns: tuple[Column, ...] = ()
     target_names: tuple[str, ...] = ()
+    folders: tuple[Path, ...] = ()
     origin: str = "given"
     notes: tuple[str, ...] = field(default=())
     description: str = ""

@@ -30,7 +30,7 @@ from harness_search.finals import run_finals
 from harness_search.granule import find_granule
 from harness_search.identity import accept_setup, check_identity, mark_remeasuring
 from harness_search.optuna_study import OptunaStudy, judged
-from harness_search.preflight import notes, prunable_graph, task_facts
+from harness_search.preflight import check_results_apart, notes, prunable_graph, task_facts
 from harness_search.proposals import CONTROLS, propose
 from harness_search.remeasure import remeasure_study
 from harness_search.space import search_space
@@ -119,6 +119,7 @@ def search(
     started = time.monotonic()
     if settings.trials is None and settings.time_s is None:
         raise ConfigError("A search needs a limit: give `trials`, `time_s`, or both.")
+    check_results_apart(settings.results, task)
     open_backend(settings.target)  # before anything is written: is there such a target here?
     folder = StudyFolder(settings.results, settings.study_name(task.name))
     bench = set_up(settings, task, folder, progress, started)

@@ -10,6 +10,8 @@ from harness.compression.importance import inapplicable_criteria
 from harness.errors import ConfigError, TaskError
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from torch import nn
 
     from harness.compression.graph import PruningGraph
@@ -32,6 +34,21 @@ def prunable_graph(network: nn.Module, task: Task) -> PruningGraph:
             f"{exc} A search needs a convolution or a linear layer whose outputs are not the "
             "network's own, and that no recurrent layer or the like reads."
         ) from exc
+
+
+def check_results_apart(results: Path, task: Task) -> None:
+    """Check that what is written won't be read as samples by the next run.
+
+    Raises:
+        ConfigError: If the results folder lies in a folder of images.
+    """
+    for folder in task.data.folders:
+        if results.resolve().is_relative_to(folder.resolve()):
+            raise ConfigError(
+                f"The results folder must lie outside of the image folder {folder}, or the next "
+                f"run would take pictures of results for samples. Received: {results.resolve()}. "
+                "Choose another with `--results DIR`."
+            )
 
 
 def notes(task: Task, graph: PruningGraph, network: nn.Module) -> tuple[str, ...]:

@@ -28,6 +28,7 @@ import harness
 from harness.cli import app
 from harness.errors import ConfigError
 from support.cli import registered
+from support.datafiles import image_folder
 from support.own import trained_tiny, write_images, write_network, write_table
 from support.running import essence, read_records, trials
 from support.values import TwoHeads, seeded, two_output_data
@@ -460,6 +461,19 @@ def test_bad_input_of_ones_own_is_one_message_and_leaves_nothing(
         assert "".join(text.split()) in said, ended.stderr
     after = {path for path in base.rglob("*") if "__pycache__" not in path.parts}
     assert {p for p in after - before if "cache" not in p.parts} == set()
+
+
+def test_results_among_the_images_are_refused_and_leave_nothing(
+    base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(image_folder(tmp_path / "photos", 50, "ab"))
+    before = set(Path().rglob("*"))
+    ended = call("search", *TIMED, "--trials", "2", "--model", "small-cnn", "--data", ".")
+    assert ended.exit_code == 2, ended.stderr
+    said = " ".join(ended.stderr.split())
+    assert "The results folder must lie outside of the image folder" in said
+    assert said.count("error:") == 1
+    assert set(Path().rglob("*")) == before
 
 
 def test_a_metric_that_returns_rubbish_ends_the_search_without_a_winner(base: Path) -> None:
