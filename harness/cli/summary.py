@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from typing import TYPE_CHECKING, Any
 
 from rich.markup import escape
@@ -53,7 +54,8 @@ def print_summary(console: Console, result: SearchResult) -> None:
             console.print(
                 f"winner  {escape(str(where))}/  (model.onnx, card.md, run.py, search.png)"
             )
-            console.print(f"        {escape(replay_command(one.winner, settings.results))}")
+            command = replay_command(one.winner, settings.results)
+            console.print(f"        {escape(command)}", soft_wrap=True)  # to be copied whole
             _print_reduction(console, one.winner)
     _print_flags(console, result)
     for note in result.notes:
@@ -289,9 +291,8 @@ def _print_time(console: Console, settings: Settings, result: SearchResult) -> N
             f"[dim]longer than the {format_wall(settings.time_s)} asked: the dense model, both "
             "controls and the final measurement are always done[/]"
         )
-    console.print(
-        f"[dim]harness leaderboard {escape(str(settings.results / 'leaderboard.csv'))}[/]"
-    )
+    table = shlex.quote(str(settings.results / "leaderboard.csv"))
+    console.print(f"[dim]harness leaderboard {escape(table)}[/]", soft_wrap=True)
 
 
 def _latency(record: RunRecord, phase: str) -> str:

@@ -148,6 +148,10 @@ def _inputs(record: RunRecord) -> str:
             f"; prepared as (x * {scale['factor']:.6g} - mean) / std with mean "
             f"{_numbers(scale['mean'])} and std {_numbers(scale['std'])}"
         )
+        if len(scale["mean"]) > 1 and len(inputs["shape"]) > 1:
+            text += " by channel"
+        if scale["factor"] != 1:
+            text += ", x being pixels from 0 to 255"
     if classes:
         text += f". The largest output names the class, in this order: {', '.join(classes)}"
     if record.task["targets"]:

@@ -19,6 +19,7 @@ import numpy as np
 import pytest
 import torch
 from click.testing import Result
+from numpy.typing import NDArray
 from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.nn import functional as F
@@ -33,6 +34,7 @@ from support.own import trained_tiny, write_images, write_network, write_table
 from support.running import essence, read_records, trials
 from support.values import TwoHeads, seeded, two_output_data
 
+KERAS = Path(__file__).parents[1] / "fixtures" / "keras_cnn.onnx"
 FAST = ("--recipe", "trial_epochs=1", "--recipe", "batch=32")
 QUICK = (*FAST, "--recipe", "teacher_epochs=2", "--recipe", "teacher_lr=0.01")
 TIMED = ("--target", "fake", "--budget", "60%")
@@ -227,7 +229,7 @@ def test_the_winner_predicts_values(table: Result) -> None:
     assert all(f"- {note}" in card for note in task["notes"])
     assert any("missing" in note for note in task["notes"])
     shape = role("table", "winner")["task"]["inputs"]["shape"]
-    np.save(folder / "inputs.npy", np.zeros((1, *shape), np.float32))
+    np.save(folder / "inputs.npy", np.zeros((5, *shape), np.float32))
     ended = subprocess.run(
         [sys.executable, folder / "run.py", folder / "inputs.npy"],
         capture_output=True, text=True, timeout=60,
@@ -239,6 +241,55 @@ def test_the_winner_predicts_values(table: Result) -> None:
 def test_a_table_is_replayed(table: Result) -> None:
     ended = call("replay", role("table", "winner")["run_id"], "--results", "table")
     assert ended.exit_code == 0, ended.stderr
+
+
+# Signals, and images as TensorFlow has them
+
+
+def write_signals(path: Path) -> NDArray[np.float32]:
+    """Write waves of two channels and three speeds; return some."""
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 3, 120)
+    waves = np.sin(np.arange(32) * np.array([0.2, 0.6, 1.1])[labels][:, None])[:, None]
+    x = (waves + 0.2 * rng.normal(size=(120, 2, 32))).astype(np.float32)
+    np.savez(path, x=x, y=labels)
+    return x[:5]
+
+
+def write_nhwc(path: Path) -> NDArray[np.float32]:
+    """Write small grey images `[N, 8, 8, 1]` of ten kinds; return some."""
+    rng = np.random.default_rng(0)
+    labels = np.arange(200) % 10
+    kinds = rng.random((10, 8, 8, 1))
+    x = (kinds[labels] + 0.1 * rng.normal(size=(200, 8, 8, 1))).astype(np.float32)
+    np.savez(path, x=x, y=labels)
+    return x[:5]
+
+
+@pytest.mark.parametrize(
+    ("name", "model", "write", "options", "shape"),
+    [
+        ("signals", "cnn1d", write_signals, "", "2x32"),
+        ("nhwc", f"onnx:{KERAS}", write_nhwc, ",layout=nhwc", "8x8x1"),
+    ],
+    ids=["signals", "nhwc"],
+)
+def test_a_winner_of_another_shape_is_run_and_replayed(
+    base: Path, name: str, model: str, write: Any, options: str, shape: str
+) -> None:
+    inputs = write(Path(f"{name}.npz"))
+    search(name, "--model", model, "--data", f"{name}.npz{options}", *QUICK, trials=2)
+    folder, winner = study(name) / "winner", role(name, "winner")
+    assert f"Inputs: float32, {shape} for one sample" in (folder / "card.md").read_text()
+    np.save(folder / "inputs.npy", inputs)
+    ended = subprocess.run(
+        [sys.executable, folder / "run.py", folder / "inputs.npy"],
+        capture_output=True, text=True, timeout=60,
+    )  # fmt: skip
+    assert ended.returncode == 0, ended.stderr
+    assert len(ended.stdout.strip("[]\n").split()) == len(inputs)
+    assert call("replay", winner["run_id"], "--results", name).exit_code == 0
+    assert call("leaderboard", "--results", name).exit_code == 0
 
 
 # Two outputs, from Python

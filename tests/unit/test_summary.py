@@ -36,10 +36,12 @@ def made(task: dict[str, Any], scale: float = 1.0, **winner: Any) -> dict[str, R
     return found
 
 
-def said(*finals: dict[str, RunRecord], notes: tuple[str, ...] = ()) -> str:
+def said(
+    *finals: dict[str, RunRecord], notes: tuple[str, ...] = (), results: str = "results"
+) -> str:
     """Return the summary of finals under one budget, or under several."""
-    settings = Settings(Target("fake", "fake"), parse_budgets("50%"))
-    folder = StudyFolder(Path("results"), "s")
+    settings = Settings(Target("fake", "fake"), parse_budgets("50%"), results=Path(results))
+    folder = StudyFolder(settings.results, "s")
     ends = [
         BudgetResult(settings.budgets[0], one, None, below_floor=False, dense_wins=False)
         for one in finals
@@ -112,6 +114,13 @@ def test_the_summary_names_the_call_where_a_task_was_given_as_objects() -> None:
     text = said(made(task_facts(source={})))
     assert "harness.replay('2026" in text
     assert "harness replay" not in text
+
+
+def test_commands_can_be_copied_whatever_the_folder_is_called() -> None:
+    results = f"my results/{'x' * 200}"
+    text = said(made(task_facts()), results=results)
+    assert f"--results '{results}' " in text
+    assert f"harness leaderboard '{results}/leaderboard.csv'" in text
 
 
 def test_a_front_tells_of_all_readings_of_the_test_split() -> None:

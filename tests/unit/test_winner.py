@@ -90,6 +90,26 @@ def test_the_card_tells_how_samples_are_prepared_and_the_classes_in_order(tmp_pa
         assert part in card, part
 
 
+@pytest.mark.parametrize(
+    ("shape", "mean", "factor", "said", "unsaid"),
+    [
+        ([3, 8, 8], [0.1, 0.2, 0.3], 1 / 255, "by channel, x being pixels from 0 to 255", "-"),
+        ([8, 8, 1], [0.1], 1 / 255, "std 1, x being pixels from 0 to 255", "by channel"),
+        ([2, 64], [0.1, 0.2], 1.0, "mean 0.1, 0.2 and std 1 by channel.", "pixels"),
+        ([4], [0.1, 0.2, 0.3, 0.4], 1.0, "and std 1.", "channel"),
+    ],
+    ids=["colours", "grey", "signals", "table"],
+)
+def test_the_card_says_what_is_scaled(
+    tmp_path: Path, shape: list[int], mean: list[float], factor: float, said: str, unsaid: str
+) -> None:
+    scale = {"mean": mean, "std": [1.0], "factor": factor}
+    task = task_facts(classes=[], inputs={"shape": shape, "dtype": "float32", "scale": scale})
+    _, _, told = card_of(tmp_path, task=task).partition("Inputs:")
+    assert said in told
+    assert unsaid == "-" or unsaid not in told
+
+
 def test_the_card_of_a_regression_shows_plain_numbers_and_no_classes(tmp_path: Path) -> None:
     inputs = {"shape": [5], "dtype": "float32", "scale": None}
     task = task_facts(metric="neg_mean_absolute_error", classes=[], inputs=inputs)
