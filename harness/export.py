@@ -106,6 +106,7 @@ def _quiet() -> Iterator[None]:
     It switches the log on for every export, also where it was off, and C++ writes it to stdout.
     """
     switch = torch._C._jit_set_onnx_log_enabled
+    switch(False)  # an export before this one left it on
     torch._C._jit_set_onnx_log_enabled = lambda enabled: None
     try:
         with warnings.catch_warnings():

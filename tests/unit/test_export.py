@@ -100,6 +100,7 @@ def log_on_stderr() -> Iterator[None]:
 def test_an_operation_without_a_counterpart_is_named_and_no_more_is_said(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
+    torch._C._jit_set_onnx_log_enabled(True)  # as any export of the user's own leaves it
     shuffled = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ChannelShuffle(2))
     with pytest.raises(ExportError, match=r"'aten::channel_shuffle'.*not supported$"):
         export_onnx(shuffled, TASK.example_input(1), tmp_path / "m.onnx")
