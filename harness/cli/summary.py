@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from rich.markup import escape
@@ -58,6 +59,7 @@ def print_summary(console: Console, result: SearchResult) -> None:
             console.print(f"        {escape(command)}", soft_wrap=True)  # to be copied whole
             _print_reduction(console, one.winner)
     _print_flags(console, result)
+    _print_failures(console, result)
     for note in result.notes:
         console.print(f"[dim]note: {escape(note)}[/]")
     _print_time(console, settings, result)
@@ -270,6 +272,18 @@ def _print_flags(console: Console, result: SearchResult) -> None:
         style = "red" if flag in BLOCKING else "dim"
         effect = "; not ranked" if flag in BLOCKING else ""
         console.print(f"[{style}]{flag} ({', '.join(roles)}): {known[flag]}{effect}[/]")
+
+
+def _print_failures(console: Console, result: SearchResult) -> None:
+    """Say how many trials failed, and the commonest reason: a winner may hide what went wrong."""
+    failed = Counter(record.reason or "" for record in result.trials if record.status == "failed")
+    if not failed:
+        return
+    (reason, count), *others = failed.most_common()
+    more = f" ({count} of them; the others in trials.csv)" if others else ""
+    console.print(
+        f"[yellow]{failed.total()} of {len(result.trials)} trials failed: {escape(reason)}{more}[/]"
+    )
 
 
 def _print_time(console: Console, settings: Settings, result: SearchResult) -> None:

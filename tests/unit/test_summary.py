@@ -37,7 +37,10 @@ def made(task: dict[str, Any], scale: float = 1.0, **winner: Any) -> dict[str, R
 
 
 def said(
-    *finals: dict[str, RunRecord], notes: tuple[str, ...] = (), results: str = "results"
+    *finals: dict[str, RunRecord],
+    notes: tuple[str, ...] = (),
+    results: str = "results",
+    trials: tuple[RunRecord, ...] = (),
 ) -> str:
     """Return the summary of finals under one budget, or under several."""
     settings = Settings(Target("fake", "fake"), parse_budgets("50%"), results=Path(results))
@@ -47,7 +50,7 @@ def said(
         for one in finals
     ]
     floor = record("floor", "floor", index=None)
-    result = SearchResult(folder, floor, [], ends, 12.0, 0.0, settings, notes)
+    result = SearchResult(folder, floor, list(trials), ends, 12.0, 0.0, settings, notes)
     console = Console(file=io.StringIO(), width=200, highlight=False)
     print_summary(console, result)
     assert isinstance(console.file, io.StringIO)
@@ -132,6 +135,15 @@ def test_a_front_tells_of_all_readings_of_the_test_split() -> None:
     text = said(first, second)
     assert text.count("test split of 90 samples read 2 times by this study") == 2
     assert "once" not in text
+
+
+def test_trials_that_failed_are_told_with_the_commonest_reason() -> None:
+    reasons = ["TaskError: a[/b] c", "ExportError: d", "TaskError: a[/b] c"]
+    failed = [record("trial", "searched", status="failed", reason=one) for one in reasons]
+    trials = (record("trial", "uniform"), *failed)
+    text = said(made(task_facts()), trials=trials)
+    assert "3 of 4 trials failed: TaskError: a[/b] c (2 of them; the others in trials.csv)" in text
+    assert "failed" not in said(made(task_facts()), trials=trials[:1])
 
 
 def test_notes_of_model_and_data_are_told_as_they_are() -> None:
