@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from harness.measurement.types import Estimate, Measurement, Spread
 
-SCHEMA = 2
+SCHEMA = 3
 
 
 @dataclass(frozen=True, slots=True)
