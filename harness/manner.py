@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import copy
-import functools
 import itertools
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 
+from harness.bfloat16 import bfloat16_is_faster
 from harness.tasks.objective import as_tuple, one_or_all
 
 if TYPE_CHECKING:
@@ -68,7 +67,7 @@ def find_manner(model: nn.Module, split: Split, objective: Objective, recipe: Re
     rows = torch.arange(min(recipe.batch, len(split)))
     inputs, targets = split.batch(rows, 0), split.targets_of(rows)
     layouts = (True, False)
-    precisions = (True, False) if fast_bf16() and objective.bfloat16 else (False,)
+    precisions = (True, False) if bfloat16_is_faster() and objective.bfloat16 else (False,)
     for bfloat16, channels_last in itertools.product(precisions, layouts):
         manner = Manner(channels_last, bfloat16)
         if manner == PLAIN or _works(manner, model, inputs, targets, objective):
@@ -98,13 +97,3 @@ def fp32(outputs: Any) -> Tensors:
 def set_memory_format(model: nn.Module, memory_format: torch.memory_format) -> None:
     """Lay out a network's weights in memory, in place."""
     model.to(memory_format=memory_format)  # type: ignore[call-overload]  # missing in torch's stubs
-
-
-@functools.cache
-def fast_bf16() -> bool:
-    """Whether this CPU multiplies bfloat16 natively: training is then about twice as fast."""
-    try:
-        flags = Path("/proc/cpuinfo").read_text(encoding="utf-8")
-    except OSError:
-        return False
-    return "avx512_bf16" in flags or "amx_bf16" in flags

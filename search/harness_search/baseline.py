@@ -10,12 +10,12 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
+from harness.bfloat16 import bfloat16_is_faster
 from harness.budget import Decision
 from harness.candidate import Candidate
 from harness.compression.prune import last_channels, prune
 from harness.errors import ExportError
 from harness.folders import cache_folder
-from harness.manner import fast_bf16
 from harness.provenance import now_utc
 from harness.training import fit
 from harness.units import format_metric, format_metric_range, metric_words
@@ -203,7 +203,7 @@ def cached_teacher(bench: Workbench) -> Path:
     parts: tuple[Any, ...] = (
         facts["model_sha256"], facts["data_sha256"], task.recipe.teacher(),
         task.objective.description, repr(task.data.train.augmentation),
-        fast_bf16() and task.objective.bfloat16, bench.provenance["versions"]["torch"],
+        bfloat16_is_faster() and task.objective.bfloat16, bench.provenance["versions"]["torch"],
     )  # fmt: skip
     digest = hashlib.sha256(repr(parts).encode()).hexdigest()
     name = f"{task.name}-{digest[:16]}.safetensors"

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from optuna.exceptions import StorageInternalError
 
+from harness.bfloat16 import bfloat16_is_faster
 from harness.compression.importance import applicable_criteria
 from harness.errors import ConfigError, ResultsError
 from harness.measurement.flags import is_blocked
@@ -165,6 +166,8 @@ def set_up(
     use_all_cores()
     torch.default_generator.manual_seed(settings.seed)  # the CPU's alone: others are the caller's
     lock = HostLock()
+    with lock.shared():
+        bfloat16_is_faster()  # measured at the first time, with all cores
     target = _at_shape(settings.target, task)
     backend = open_backend(target)
     network = task.model()

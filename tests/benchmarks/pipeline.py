@@ -37,8 +37,9 @@ import torch
 from PIL import Image, ImageOps
 from torch.nn import functional as F
 
+from harness.bfloat16 import bfloat16_is_faster
 from harness.data.spec import load_data
-from harness.manner import fast_bf16, set_memory_format
+from harness.manner import set_memory_format
 from harness.models.resnet import resnet20
 from harness.training import use_all_cores
 
@@ -127,7 +128,7 @@ def trainer(data: Data) -> Callable[[Batches], float]:
         for _ in range(TRAINED):
             inputs, targets = next(batches)
             optimizer.zero_grad()
-            with torch.autocast("cpu", dtype=torch.bfloat16, enabled=fast_bf16()):
+            with torch.autocast("cpu", dtype=torch.bfloat16, enabled=bfloat16_is_faster()):
                 outputs = model(inputs.contiguous(memory_format=torch.channels_last))
             F.cross_entropy(outputs.float(), targets).backward()
             optimizer.step()

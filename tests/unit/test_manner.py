@@ -71,7 +71,7 @@ MANNERS = {
 @pytest.fixture
 def bfloat16(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let any CPU be one that trains in bfloat16."""
-    monkeypatch.setattr(manner, "fast_bf16", lambda: True)
+    monkeypatch.setattr(manner, "bfloat16_is_faster", lambda: True)
 
 
 @pytest.mark.usefixtures("bfloat16")
