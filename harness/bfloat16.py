@@ -55,7 +55,7 @@ def _cpu() -> str:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:
         return ""
-    kept = {line for line in lines if line.startswith(("model name", "flags", "Features"))}
+    kept = {line for line in lines if line.startswith(("model name", "flags"))}
     return "\n".join(sorted(kept))
 
 

@@ -41,7 +41,8 @@ def target_settings(
         ConfigError: If the settings are no texts, or there can't be so many threads.
     """
     texts = [] if settings is None else settings
-    if isinstance(texts, str) or not all(isinstance(text, str) for text in texts):
+    is_list = isinstance(texts, (list, tuple))
+    if not is_list or not all(isinstance(text, str) for text in texts):
         raise ConfigError(
             f"`settings` must be a list of texts such as 'granule=8'. Received: {settings!r}."
         )

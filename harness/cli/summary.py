@@ -239,8 +239,9 @@ def _print_reduction(console: Console, winner: RunRecord) -> None:
     word = "not resolved" if abs(change) <= spread else ("better" if change > 0 else "worse")
     console.print(
         f"less data: trained on {training['samples']} of {training['of']} samples "
-        f"({training['reduction']}) in {format_wall(training['train_s'])}; the same network "
-        f"trained on all in {format_wall(whole['train_s'])} reaches "
+        f"({training['reduction']}, epochs {training['epochs']}) in "
+        f"{format_wall(training['train_s'])}; the same network trained on all, epochs "
+        f"{whole['epochs']}, in {format_wall(whole['train_s'])} reaches "
         f"{format_metric(score['value'], metric)} on the test split "
         f"({format_metric_range(score['lo'], score['hi'], metric)}): "
         f"{format_metric_change(change, metric)}, {word}"

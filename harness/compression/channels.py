@@ -66,7 +66,11 @@ class Channels:
         self.slices: list[tuple[torch.Tensor, int]] = []
 
     def in_proportion(self) -> Channels:
-        """Return a copy for a network that computes the limits of slices: a half stays a half."""
+        """Return a copy for a network that computes the limits of slices: a half stays a half.
+
+        Where limits are fixed numbers, or computed from one of several parts, channels need not
+        keep to that.
+        """
         found = copy.deepcopy(self)
         found.equal_parts += found.slices
         return found

@@ -47,12 +47,11 @@ def pruning_graph(model: nn.Module, example: torch.Tensor) -> PruningGraph:
         raise TaskError(f"The network's channels can't be traced for pruning: {exc}") from exc
     if not macs:
         raise TaskError("The network has no convolution or linear layer to prune.")
-    graph = _judged(tracer, tracer.channels.in_proportion(), model, macs, verifier)
-    if graph.unprunable and tracer.channels.slices:
-        # Limits of slices may also be fixed numbers: then parts go each by itself, or not at all.
-        graph = max(
-            graph, _judged(tracer, tracer.channels, model, macs, verifier), key=_prunable_weights
-        )
+    in_proportion = tracer.channels.in_proportion()
+    graph = _judged(tracer, tracer.channels, model, macs, verifier)
+    if graph.unprunable and in_proportion.slices:
+        tied = _judged(tracer, in_proportion, model, macs, verifier)
+        graph = max(graph, tied, key=_prunable_weights)
     if not graph.groups:
         reasons = "; ".join(f"{one.name}: {one.reason}" for one in graph.unprunable[:5])
         raise TaskError(

@@ -50,7 +50,7 @@ class SameScale(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's 
 class SameAttention(TorchFunctionMode):
     """Give torch's attention one scale, whatever the width of its heads.
 
-    By default it is 1 / sqrt(width), which is another one for pruned heads: no mistake of pruning.
+    Mostly it is 1 / sqrt(width), which is another one for pruned heads: no mistake of pruning.
     """
 
     def __torch_function__(
@@ -61,7 +61,7 @@ class SameAttention(TorchFunctionMode):
         kwargs: dict[str, Any] | None = None,
     ) -> Any:
         kwargs = dict(kwargs or {})
-        if func is F.scaled_dot_product_attention and kwargs.get("scale") is None:
+        if func is F.scaled_dot_product_attention:
             kwargs["scale"] = _ATTENTION_SCALE
         return func(*args, **kwargs)
 

@@ -48,6 +48,8 @@ class Task:
         objective: Loss, metric, distance to a teacher.
         recipe: How networks are trained.
         reduction: Which part of the training split candidates are trained on.
+        epochs_on_all: Epochs of a candidate if it were trained on all samples, for the comparison
+            with the part; None for the recipe's.
         source: What the task was made from, so that it can be made again; as JSON takes it. Empty
             where it was given as objects.
         description: One line for people.
@@ -60,6 +62,7 @@ class Task:
     objective: Objective
     recipe: Recipe
     reduction: Reduction = field(default_factory=Reduction)
+    epochs_on_all: int | None = None
     source: Mapping[str, Any] = field(default_factory=dict)
     description: str = ""
     notes: tuple[str, ...] = ()

@@ -20,11 +20,13 @@ import torch
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
-_PLAIN = (types.NoneType, bool, int, float, complex, str, bytes, types.EllipsisType)
+_PLAIN = (types.NoneType, bool, int, float, complex, str, types.EllipsisType)
 """Types whose `repr` tells every value from every other."""
 _DEEPEST = 100
 """Objects within each other that are looked into."""
 _PROCESS = uuid.uuid4().hex
+_undescribed: dict[int, Any] = {}
+"""Objects that can't be described, kept so that no other gets the number of one."""
 _LIBRARIES = (sysconfig.get_paths()["stdlib"], str(Path(__file__).parents[1]))
 
 
@@ -34,7 +36,8 @@ def identity_of(given: Any) -> str:
     It covers a function's code and the file in which it was written, what it was bound to, and the
     values, functions, classes and modules of the user's own that it refers to by name, with all
     that these refer to; of other objects, such as modules with their weights, all that pickle would
-    keep. Installed packages count by name. Where an object can't be told from others, the text is
+    keep. Installed packages count by name. A global that the function itself changes makes it
+    another one. Where an object can't be told from others, the text is
     another in every process: then nothing is resumed or taken from a cache wrongly.
     """
     if given is None or isinstance(given, (str, int, float, bool)):
@@ -51,6 +54,8 @@ class _Describer:
 
     def describe(self, given: Any) -> str:
         """Return a text for an object that is another for an object of other content."""
+        if type(given) is bytes:  # perhaps those of a large array
+            return f"bytes {hashlib.sha256(given).hexdigest()}"
         if type(given) in _PLAIN:
             return f"{type(given).__name__} {given!r}"
         key = id(given)
@@ -85,6 +90,8 @@ class _Describer:
             return kind, *self._module(given, frozenset())
         if isinstance(given, torch.Tensor):
             return kind, *_tensor(given)
+        if isinstance(given, (torch.jit.ScriptModule, torch.jit.ScriptFunction)):
+            return kind, str(given.code), self.describe(_state(given))
         held = _held(given)
         if held is None:
             return kind, *self._reduced(given)
@@ -166,7 +173,12 @@ class _Describer:
 
 
 def _unlike_any(given: Any) -> str:
+    _undescribed[id(given)] = given
     return f"{_PROCESS} {id(given)}"
+
+
+def _state(given: Any) -> dict[str, Any]:
+    return dict(given.state_dict()) if isinstance(given, torch.jit.ScriptModule) else {}
 
 
 def _held(given: Any) -> list[Any] | None:
@@ -214,7 +226,7 @@ def _imported(code: types.CodeType, package: str | None) -> Iterator[types.Modul
     for i, one in enumerate(steps):
         if one.opname == "IMPORT_NAME":
             level = steps[i - 2].argval  # pushed before, with the names to take from the module
-            with contextlib.suppress(Exception):  # absent, and perhaps not needed
+            with contextlib.suppress(Exception, SystemExit):  # absent, and perhaps not needed
                 yield importlib.import_module("." * level + one.argval, package)
 
 

@@ -71,7 +71,7 @@ class Objective:
 
         A user's may be modules that remember what they have seen: each training has its own.
         """
-        return replace(self, loss=copy.deepcopy(self.loss), imitation=copy.deepcopy(self.imitation))
+        return replace(self, loss=_copied(self.loss), imitation=_copied(self.imitation))
 
     def score(self, outputs: Arrays, split: Split, trained: Arrays | None = None) -> Score:
         """Score outputs `[N, ...]` on a split.
@@ -195,7 +195,7 @@ def _check_state(given: Any, what: str) -> None:
         ConfigError: If it can't, or has.
     """
     with user_code("copying it (copy.deepcopy), for each training anew,", what):
-        copy.deepcopy(given)
+        _copied(given)
     if not isinstance(given, nn.Module):
         return
     trainable = [name for name, tensor in given.named_parameters() if tensor.requires_grad]
@@ -204,6 +204,15 @@ def _check_state(given: Any, what: str) -> None:
             f"{what} has parameters to train ({', '.join(trainable[:3])}), and only those of the "
             "network are trained. Make them buffers, or call requires_grad_(False) on it."
         )
+
+
+def _copied(given: Any) -> Any:
+    """Return a copy of a loss, whatever state it has."""
+    # Functions of TorchScript have no state, and can't be copied.
+    parts = (given, getattr(given, "function", None))
+    return copy.deepcopy(
+        given, {id(x): x for x in parts if isinstance(x, torch.jit.ScriptFunction)}
+    )
 
 
 def _check_varied(data: Data) -> None:

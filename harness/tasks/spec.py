@@ -143,6 +143,7 @@ def build_task(
     finals = {0: InUnits(*mean_and_spread(data))} if standardised else network.finals
     network = replace(network, pretrained=trained, finals=finals)
     recipe = default_recipe(len(data.train), trained, spec.reduction.fraction)
+    whole = default_recipe(len(data.train), trained).with_values(spec.recipe, "the recipe")
     task = Task(
         name=_name(spec.name or f"{network.name}-{data.name}"),
         network=network,
@@ -150,6 +151,7 @@ def build_task(
         objective=objective,
         recipe=recipe.with_values(spec.recipe, "the recipe"),
         reduction=spec.reduction,
+        epochs_on_all=whole.trial_epochs,
         source=spec.source(),
         description=data.description,
         notes=(*network.notes, *data.notes, *_softmax_note(network, data, objective)),

@@ -61,8 +61,8 @@ class RunRecord:
             `opset`, `params`, `macs`.
         training: `epochs`, `lr`, `batch`, `optimizer`, `bfloat16`, `seed`; `samples` trained on
             `of` how many, chosen by `reduction`; in finals `train_s` (wall), and where the winner
-            was trained on a part `on_all_samples`: its test `score` and `train_s` when
-            trained on all. None where nothing was trained.
+            was trained on a part `on_all_samples`: its test `score`, `epochs` and `train_s`
+            when trained on all. None where nothing was trained.
         flags: Of the latest measurement.
         search: `seed`, `trials` and `elapsed_s` of the study so far, `test_reads` (how often the
             study had read the test split by then, under any budget, this record's reading

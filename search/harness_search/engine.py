@@ -33,6 +33,7 @@ from harness_search.identity import accept_setup, check_identity, mark_remeasuri
 from harness_search.optuna_study import OptunaStudy, judged
 from harness_search.preflight import check_results_apart, notes, prunable_graph, task_facts
 from harness_search.proposals import CONTROLS, propose
+from harness_search.reduction import epochs_on_all
 from harness_search.remeasure import remeasure_study
 from harness_search.space import search_space
 from harness_search.trial import run_trial
@@ -323,7 +324,8 @@ def _affords_another(
     needed = statistics.median(costs) + finals_cost_s(bench, len(budgets))
     if bench.task.reduction.fraction < 1:  # the winner is trained on all samples, too
         training = [r.timings_s.get("train", 0.0) for r in trials]
-        needed += len(budgets) * max(training) / bench.task.reduction.fraction
+        longer = epochs_on_all(bench.task) / bench.task.recipe.trial_epochs
+        needed += len(budgets) * max(training) * longer / bench.task.reduction.fraction
     return bench.elapsed_s() + needed <= settings.time_s
 
 

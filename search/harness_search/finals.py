@@ -14,7 +14,7 @@ from harness.provenance import now_utc
 from harness_results.record import latency_figures, make_record
 from harness_search.optuna_study import judged
 from harness_search.proposals import CONTROLS, is_within_drop
-from harness_search.reduction import trained_on_all
+from harness_search.reduction import epochs_on_all, trained_on_all
 from harness_search.stopwatch import Stopwatch
 from harness_search.trial import common_fields, environment, search_fields
 from harness_search.workbench import samples_of
@@ -259,5 +259,8 @@ class _Final:
             return None
         own = {**finalist.trial.training, "train_s": finalist.trial.timings_s.get("train")}
         if finalist.role == "winner" and self.on_all_samples is not None:
-            own["on_all_samples"] = {"score": self.score_on_all, "train_s": self.on_all_samples[1]}
+            own["on_all_samples"] = {
+                "score": self.score_on_all, "train_s": self.on_all_samples[1],
+                "epochs": epochs_on_all(self.bench.task),
+            }  # fmt: skip
         return own

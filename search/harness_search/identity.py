@@ -17,6 +17,8 @@ FILE = "study.json"
 _CAUSES = {
     "model_sha256": " The initial weights are part of a study: seed before building the network "
     "(`torch.manual_seed(0)`).",
+    "objective": " What a loss or metric refers to is part of it: a global that it changes itself "
+    "makes it another one.",
 }
 """What may have changed without being meant to, by the part of the identity."""
 

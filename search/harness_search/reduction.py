@@ -11,6 +11,7 @@ from harness.training import SoftTargets, fit
 
 if TYPE_CHECKING:
     from harness.candidate import OnnxModel
+    from harness.tasks.base import Task
     from harness_results.record import RunRecord
     from harness_search.workbench import Workbench
 
@@ -18,7 +19,8 @@ if TYPE_CHECKING:
 def trained_on_all(bench: Workbench, trial: RunRecord) -> tuple[OnnxModel, float] | None:
     """Train a trial's network once more, on the whole training split, and export it.
 
-    It is for the report alone and can't win.
+    With the epochs that it would have had without the reduction: the same recipe shows fewer
+    epochs of more samples. It is for the report alone and can't win.
 
     Args:
         bench: The session.
@@ -35,6 +37,11 @@ def trained_on_all(bench: Workbench, trial: RunRecord) -> tuple[OnnxModel, float
         return None
 
 
+def epochs_on_all(task: Task) -> int:
+    """Return a candidate's epochs if it were trained on all samples."""
+    return task.epochs_on_all or task.recipe.trial_epochs
+
+
 def _trained(bench: Workbench, trial: RunRecord) -> tuple[OnnxModel, float] | None:
     task = bench.task
     if task.reduction.fraction >= 1 or trial.training is None:
@@ -44,9 +51,9 @@ def _trained(bench: Workbench, trial: RunRecord) -> tuple[OnnxModel, float] | No
     )
     recipe, told, split = task.recipe, trial.candidate, task.data.train
     network = prune(bench.network, bench.graph, bench.example[:1], trial.pruning or {})
-    teacher = bench.teacher(split)
+    teacher, epochs = bench.teacher(split), epochs_on_all(task)
     if told["kd_weight"] > 0:
-        for epoch in range(recipe.trial_epochs):
+        for epoch in range(epochs):
             teacher(epoch)  # before the clock runs: candidates had theirs made, too
     soft = SoftTargets(teacher, told["temperature"] or 1.0, told["kd_weight"])
 
@@ -57,8 +64,8 @@ def _trained(bench: Workbench, trial: RunRecord) -> tuple[OnnxModel, float] | No
     started = time.monotonic()
     with bench.lock.shared():
         fit(
-            network, split, task.objective, recipe, epochs=recipe.trial_epochs,
-            lr=recipe.trial_lr, seed=trial.training["seed"], soft=soft, on_batch=on_batch,
+            network, split, task.objective, recipe, epochs=epochs, lr=recipe.trial_lr,
+            seed=trial.training["seed"], soft=soft, on_batch=on_batch,
         )  # fmt: skip
     seconds = time.monotonic() - started
     with bench.lock.shared():

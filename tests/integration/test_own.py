@@ -448,6 +448,7 @@ def test_candidates_learn_from_a_part_of_the_samples(reduced: Result) -> None:
 def test_what_less_data_cost_is_told_of_the_winner_alone(reduced: Result) -> None:
     training = role("less", "winner")["training"]
     whole = training["on_all_samples"]
+    assert whole["epochs"] == training["epochs"] == 1  # as asked for
     assert whole["train_s"] > 0
     assert training["train_s"] > 0
     assert whole["score"]["n"] == 90  # the test split: the winner's validation score flatters it
@@ -455,7 +456,11 @@ def test_what_less_data_cost_is_told_of_the_winner_alone(reduced: Result) -> Non
     for name in ("uniform", "global"):
         assert "on_all_samples" not in role("less", name)["training"]
     (line,) = [line for line in reduced.stdout.splitlines() if line.startswith("less data:")]
-    for part in ("160 of 320 samples (k-center)", "the same network trained on all", "pt, "):
+    for part in (
+        "160 of 320 samples (k-center, epochs 1)",
+        "the same network trained on all",
+        "pt, ",
+    ):
         assert part in line, line
 
 

@@ -184,6 +184,18 @@ class SharedKeys(Attention):
         return self.out(mixed.transpose(1, 2).reshape(b, n, -1))
 
 
+class ScaledByWidth(Attention):
+    """The usual scale of attention, written out."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        b, n, _ = x.shape
+        q, k, v = (
+            f(x).view(b, n, self.heads, -1).transpose(1, 2) for f in (self.q, self.k, self.v)
+        )
+        mixed = F.scaled_dot_product_attention(q, k, v, scale=q.size(-1) ** -0.5)
+        return self.out(mixed.transpose(1, 2).reshape(b, n, -1))
+
+
 class Transformer(nn.Module):
     """A vision transformer: patches, class token, positions, pre-norm blocks."""
 
@@ -344,6 +356,25 @@ def half_scaled() -> nn.Module:
     return Pooled(nn.Sequential(conv(3, 16), HalfScaled(), conv(16, 12), conv(12, 8)), 8)
 
 
+class SlicedBeside(nn.Module):
+    """A slice takes as much of two joined branches as the first one has."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.one, self.two = nn.Conv2d(3, 8, 1), nn.Conv2d(3, 24, 1)
+        self.inner, self.last = conv(8, 8), conv(32, 6)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        first = self.one(x)
+        y = torch.cat([first, self.two(x)], 1).relu()
+        count = first.shape[1]
+        return self.last(torch.cat([self.inner(y[:, :count]), y[:, count:]], 1))
+
+
+def sliced_beside() -> nn.Module:
+    return Pooled(SlicedBeside(), 6)
+
+
 class Recurrent(nn.Module):
     def __init__(self, kind: type[nn.RNNBase] = nn.GRU) -> None:
         super().__init__()
@@ -447,7 +478,9 @@ NETWORKS = {
     "fixed_heads": (lambda: Transformer(AttentionOfTheInputsWidth), IMAGE),
     "shared_keys": (lambda: Transformer(SharedKeys), IMAGE),
     "sliced": (lambda: sliced(2), IMAGE), "quarter": (lambda: sliced(4), IMAGE),
-    "half_scaled": (half_scaled, IMAGE), "bare": (Bare, ROW),
+    "scaled_by_width": (lambda: Transformer(ScaledByWidth), IMAGE),
+    "sliced_beside": (sliced_beside, IMAGE), "half_scaled": (half_scaled, IMAGE),
+    "bare": (Bare, ROW),
 }  # fmt: skip
 """How each is made, and the shape of one sample."""
 

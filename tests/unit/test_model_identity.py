@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 from harness.cli import app
 from harness.errors import ConfigError
 from harness.models.network import Network
+from harness.tasks.base import Reduction
 from harness.tasks.spec import TaskSpec, build_task
 from harness.training import fit
 from support.tiny import tiny, tiny_data
@@ -131,3 +132,14 @@ def test_without_the_flag_a_task_file_says_whether_the_network_is_trained(
     ended = CliRunner().invoke(app, ["search", "--task", "t.toml", "--budget", "50%", *flags])
     assert ended.exit_code == 2
     assert asked.get("trained") is expected
+
+
+def test_the_whole_is_shown_as_often_as_without_a_reduction() -> None:
+    """Else comparing with it would cost as many times more as it has more samples."""
+    net_, data = net(torch.relu), tiny_data()
+    whole = build_task(TaskSpec(net_, data))
+    part = build_task(TaskSpec(net_, data, reduction=Reduction(0.1)))
+    assert part.recipe.trial_epochs >= whole.recipe.trial_epochs
+    assert part.epochs_on_all == whole.recipe.trial_epochs
+    asked = {"recipe": {"trial_epochs": 3}, "reduction": Reduction(0.1)}
+    assert build_task(TaskSpec(net_, data, **asked)).epochs_on_all == 3

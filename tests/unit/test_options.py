@@ -15,6 +15,7 @@ from harness.api import request
 from harness.api.options import SearchOptions
 from harness.api.request import read_request
 from harness.api.search import replay
+from harness.api.target import chosen_target
 from harness.errors import ConfigError
 from harness.tasks import TASKS
 from harness.tasks.base import Reduction, Task
@@ -459,3 +460,9 @@ def test_weights_go_with_a_model_given_as_text() -> None:
     assert "Weights go with a model given as text" in refused(
         TinyNet(), tiny_data(), weights="w.pt"
     )
+
+
+@pytest.mark.parametrize("given", [5, {"granule": 8}, "granule=8", [8]])
+def test_target_settings_are_a_list_of_texts(given: Any) -> None:
+    with pytest.raises(ConfigError, match="`settings` must be a list of texts"):
+        chosen_target("cpu", None, given)

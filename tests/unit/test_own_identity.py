@@ -7,9 +7,12 @@ import os
 import subprocess
 import sys
 import threading
+import tracemalloc
+import warnings
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -145,6 +148,50 @@ def test_what_can_not_be_told_from_others_is_unlike_any() -> None:
     one, other = threading.Lock(), threading.Lock()
     assert identity_of(guarded(one)) != identity_of(guarded(other))
     assert identity_of(guarded(one)) == identity_of(guarded(one))
+
+
+def test_what_can_not_be_described_is_unlike_what_was_before_it() -> None:
+    found = set()
+    for value in range(5):
+        numbers = (value for _ in range(3))
+        found.add(identity_of(lambda outputs, targets, numbers=numbers: next(numbers)))
+        del numbers
+    assert len(found) == 5
+
+
+def test_losses_of_torchscript_are_told_apart() -> None:
+    def made(scale: float) -> Any:
+        torch.manual_seed(0)
+        return torch.jit.script(torch.nn.CrossEntropyLoss(label_smoothing=scale))
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        assert identity_of(made(0.1)) == identity_of(made(0.1)) != identity_of(made(0.2))
+
+
+def test_large_arrays_are_hashed_in_little_memory() -> None:
+    one, other = np.zeros(10**6), np.zeros(10**6)
+    other[-1] = 1.0
+    tracemalloc.start()
+    found = {identity_of(lambda o, t, x=x: x) for x in (one, other)}
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert len(found) == 2
+    assert peak < 3 * one.nbytes
+
+
+def test_a_neighbour_that_ends_the_process_does_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "ending_neighbour.py").write_text("import sys\nsys.exit(3)\n")
+    monkeypatch.syspath_prepend(tmp_path)
+
+    def loss(outputs: Any, targets: Any) -> Any:
+        if outputs is None:
+            import ending_neighbour  # noqa: F401
+        return outputs
+
+    assert identity_of(loss)
 
 
 def test_the_next_process_finds_the_same(tmp_path: Path) -> None:

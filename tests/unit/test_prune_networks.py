@@ -48,10 +48,13 @@ GROUPS = {
     "shared_keys": {"patch": 16, "attention.q": 8, "attention.v": 8, "mlp.0": 40},
     "sliced": {"body.0.0": 8, "body.1.inner.0": 8, "body.2.0": 8},
     "quarter": {"body.0.0": 4, "body.1.inner.0": 4, "body.2.0": 8},
+    "scaled_by_width": {"patch": 16, "attention.q": 16, "attention.v": 16, "mlp.0": 40},
+    "sliced_beside": {"body.one": 8, "body.two": 24, "body.inner.0": 8, "body.last.0": 6},
     "half_scaled": {"body.0.0": 16, "body.2.0": 12, "body.3.0": 8},
     "bare": {"lift": 10, "up": 12},
 }
 BLOCKS = {"grouped": 4, "transformer": 4, "fused": 4, "group_norms": 4, "shared_keys": 2,
+          "scaled_by_width": 4,
           "half_scaled": 2}  # fmt: skip
 WHOLE = {
     "encoder": ("lift", "embed_dim"),
