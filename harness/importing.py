@@ -120,14 +120,14 @@ def _named_module(name: str, option: str) -> ModuleType:
 
 
 def _check_not_hidden(module: ModuleType, name: str, option: str) -> None:
-    """Refuse a module that hides the current folder's file of its name, being imported already.
+    """Refuse a module from elsewhere that hides the current folder's file of its name.
 
     Raises:
         ConfigError: If it does.
     """
     here = Path.cwd() / f"{name.replace('.', '/')}.py"
     found = getattr(module, "__file__", None)
-    if here.is_file() and not (found and here.resolve() == Path(found).resolve()):
+    if here.is_file() and not (found and Path(found).resolve().is_relative_to(Path.cwd())):
         raise ConfigError(
             f"{option} names the module {name!r}, which is another one than {here}: "
             f"{found or 'built into Python'}. Name the file, '{here.relative_to(Path.cwd())}:NAME',"
@@ -151,7 +151,7 @@ def _make_importable(folder: Path) -> None:
 def _forget_namesakes(folder: Path) -> None:
     """Forget modules of the user's other folders where this one has a module of that name.
 
-    What was loaded with them keeps them.
+    What was loaded with them keeps them, but for what its functions import when they are called.
     """
     roots = {path.stem for path in folder.iterdir() if path.suffix == ".py" or path.is_dir()}
     known = [(name, name.partition(".")[0], module) for name, module in sys.modules.items()]

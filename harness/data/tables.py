@@ -81,14 +81,24 @@ def made_alike(parts: dict[str, Samples], paths: dict[str, str]) -> dict[str, Sa
     found = {}
     for name, one in parts.items():
         frame = _with_columns(name, one.inputs, like)
-        strange = [column for column in texts if kinds.is_numeric_dtype(frame[column].dtype)]
+        strange = [column for column in texts if _reads_otherwise(frame[column], like[column])]
         if strange:
             written = parsed(Path(paths[name]), dtype=str)
-            frame = frame.assign(**{str(column): written[column] for column in strange})
+            # By position: where rows are named, the names are texts now.
+            frame = frame.assign(**{str(column): written[column].array for column in strange})
         found[name] = replace(
             one, inputs=frame, digests=_digests(frame), notes=(*one.notes, *notes)
         )
     return found
+
+
+def _reads_otherwise(column: pd.Series[Any], like: pd.Series[Any]) -> bool:
+    """Whether a column was read as numbers where the training table has texts.
+
+    Truth values beside gaps are no texts: they have one spelling once they are read.
+    """
+    truths = kinds.is_bool_dtype(column.dtype) and pd.api.types.infer_dtype(like) == "boolean"
+    return bool(kinds.is_numeric_dtype(column.dtype)) and not truths
 
 
 def _without_numbering(path: Path, frame: pd.DataFrame) -> tuple[pd.DataFrame, tuple[str, ...]]:

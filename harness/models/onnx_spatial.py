@@ -101,8 +101,8 @@ def resize(node: Node) -> Call:
     size = _resized(node, shape)
     if size[:2] != shape[:2] or mode not in ("nearest", "linear", "cubic") or len(shape) < 3:
         raise node.refuse("resizes the batch or the channels, or in a mode that torch doesn't know")
-    if size != shape:
-        _check_resize(node, mode, how)
+    if size != shape and set(shape[2:]) != {1}:  # of one pixel, all ways give the same
+        _check_resize(node, mode, how, smaller=any(n < m for n, m in zip(size, shape, strict=True)))
     options: dict[str, Any] = {"size": size[2:], "mode": mode}
     if mode != "nearest":
         kinds = {3: "linear", 4: f"bi{mode}", 5: "trilinear"}
@@ -110,8 +110,8 @@ def resize(node: Node) -> Call:
     return operation(node.op, F.interpolate, **options), (node.value(0),)
 
 
-def _check_resize(node: Node, mode: str, how: str) -> None:
-    """Refuse ways of resizing that torch lacks.
+def _check_resize(node: Node, mode: str, how: str, smaller: bool) -> None:
+    """Refuse ways of resizing that torch lacks; parity judges those that it may have.
 
     Raises:
         ConfigError: Naming what is lacking.
@@ -123,11 +123,13 @@ def _check_resize(node: Node, mode: str, how: str) -> None:
         lacking = f"{mode!r} with the coordinates 'asymmetric'"
     elif how == "tf_crop_and_resize":
         lacking = f"the coordinates {how!r}"
-    elif mode == "nearest" and not old and rounding == "ceil":
+    elif mode == "nearest" and not old and not smaller and rounding == "ceil":
         lacking = "'nearest' that rounds up ('ceil')"
-    elif mode == "nearest" and not old and rounding == "floor" and how != "asymmetric":
+    elif (
+        mode == "nearest" and not old and not smaller and (rounding, how) == ("floor", "half_pixel")
+    ):
         lacking = f"'nearest' that rounds down ('floor') with the coordinates {how!r}"
-    elif node.attribute("antialias", 0):
+    elif smaller and node.attribute("antialias", 0):
         lacking = "antialias"
     if lacking is not None:
         raise node.refuse(

@@ -53,7 +53,7 @@ class Softmax:
 
 @dataclass(frozen=True, slots=True)
 class Reduce:
-    """A sum, mean, largest or smallest over some dimensions."""
+    """A sum, mean, product, norm, largest or smallest over some dimensions."""
 
     op: str
     axes: tuple[int, ...]
@@ -127,6 +127,8 @@ def reduce(node: Node) -> Call:
     shape = node.shape()
     axes = node.numbers(1, "axes") or list(range(len(shape)))
     if node.attribute("noop_with_empty_axes", 0) and not node.numbers(1, "axes"):
+        if node.op in ("ReduceL1", "ReduceL2", "ReduceSumSquare"):  # ONNX Runtime changes numbers
+            raise node.refuse("reduces nothing (noop_with_empty_axes). Leave it out")
         return elementwise(node.op, torch.positive), (node.value(0),)
     found, keep = tuple(sorted(a % len(shape) for a in axes)), bool(node.attribute("keepdims", 1))
     if node.op == "ReduceMean" and keep and len(shape) == 4 and found == (2, 3):

@@ -81,6 +81,12 @@ def test_classes_may_be_called_as_splits_are(tmp_path, names):
     assert load_data(str(tmp_path)).classes == tuple(sorted(names))
 
 
+def test_a_class_called_train_may_have_folders_as_the_others_do(tmp_path):
+    for i, name in enumerate(("bus", "car", "train")):
+        image_folder(tmp_path / name, 12, ("day", "night"), seed=i)
+    assert load_data(str(tmp_path)).classes == ("bus", "car", "train")
+
+
 def test_a_test_split_that_is_not_given_comes_out_of_training(tmp_path):
     image_folder(tmp_path / "train", 50, "ab", seed=1)
     image_folder(tmp_path / "val", 12, "ab", seed=2)

@@ -156,9 +156,33 @@ def test_texts_of_training_are_texts_as_written_elsewhere(tmp_path):
     assert any("80 of 100 test samples are also" in note for note in data.notes)
 
 
+@pytest.mark.parametrize(("yes", "no"), [("TRUE", "FALSE"), ("true", "false"), ("True", "False")])
+def test_truth_values_beside_a_gap_are_those_of_a_table_without(tmp_path, yes, no):
+    flags = [yes, no] * (N // 2)
+    train = table(tmp_path / "a.csv", rows(flag=[*flags[:-1], ""], x=AGES, kind=["x", "y"] * 50))
+    test = table(tmp_path / "b.csv", rows(flag=flags, x=AGES + 100, kind=["x", "y"] * 50))
+    data = load_data(f"train={train},test={test},label=kind,normalize=none")
+    assert data.test.inputs[:2, :2].tolist() == [[0, 1], [1, 0]]
+
+
+def test_rows_may_be_named_as_r_does(tmp_path):
+    """One cell more than the header has names: pandas takes the first for the row's name."""
+
+    def named(path, codes):
+        lines = [f"{i},{i / 10},{codes[i % len(codes)]},{'xy'[i % 2]}" for i in range(N)]
+        path.write_text("\n".join(["age,code,kind", *lines]) + "\n")
+        return path
+
+    train, test = named(tmp_path / "a.csv", ["1", "2", "z"]), named(tmp_path / "b.csv", ["2", "1"])
+    data = load_data(f"train={train},test={test},label=kind,normalize=none")
+    assert data.test.inputs[:2, 1:].tolist() == [[0, 1, 0], [1, 0, 0]]
+
+
 def test_classes_may_be_called_as_missing_values_are(tmp_path):
     path = table(tmp_path / "a.csv", kind=["None", "NA", "null", "x"] * 25)
-    assert load_data(f"{path},label=kind").classes == ("NA", "None", "null", "x")
+    data = load_data(f"{path},label=kind")
+    assert data.classes == ("NA", "None", "null", "x")
+    assert any("25 rows are of a class called 'NA' (kind)" in note for note in data.notes)
     for i, kinds in enumerate((["None", "x", "", "x"] * 25, [1, 2, "NA", 3] * 25)):
         path = table(tmp_path / f"{i}.csv", kind=kinds)
         refuse(f"{path},label=kind", "25 of 100 rows have no target (kind): rows 3, 7")

@@ -61,6 +61,7 @@ PLAIN = [
 C, W = weights(5), {"w": weights(6, 4, 3, 3)}
 GROUPS = {"s": weights(4), "b": weights(4)}
 RESIZE = {"scales": np.float32([1, 1, 2, 2])}
+SMALLER = {"scales": np.float32([1, 1, 0.5, 0.5])}
 KERNEL: dict[str, Any] = {"kernel_shape": [3, 3], "strides": [2, 2]}
 
 CASES: dict[str, Case] = {
@@ -158,6 +159,12 @@ CASES: dict[str, Case] = {
                               coordinate_transformation_mode="asymmetric"),
     "Resize align_corners": case("Resize", IMAGE, "x _ scales", given=RESIZE, mode="linear",
                                  coordinate_transformation_mode="align_corners"),
+    "Resize of Keras": case("Resize", IMAGE, "x roi scales", opset=12,
+                            given={**RESIZE, "roi": np.zeros(0, np.float32)},
+                            nearest_mode="floor",
+                            coordinate_transformation_mode="tf_half_pixel_for_nn"),
+    "Resize antialiased to more": case("Resize", IMAGE, "x _ scales", opset=18, given=RESIZE,
+                                       mode="linear", antialias=1),
     "Resize to the same size": case("Resize", IMAGE, "x _ _ sizes", given={"sizes": [1, 4, 6, 7]},
                                     mode="linear", coordinate_transformation_mode="asymmetric"),
 }  # fmt: skip
@@ -184,12 +191,13 @@ REFUSED: dict[str, tuple[Case, str]] = {
                    "'linear' with the coordinates 'asymmetric'"),
     "old Upsample": (case("Upsample", IMAGE, "x scales", opset=9, given=RESIZE, mode="linear"),
                      "'linear' with the coordinates 'asymmetric'"),
-    "antialias": (case("Resize", IMAGE, "x _ scales", opset=18, given=RESIZE, mode="linear",
+    "antialias": (case("Resize", IMAGE, "x _ scales", opset=18, given=SMALLER, mode="linear",
                        antialias=1), "antialias"),
     "ceil": (case("Resize", IMAGE, "x _ scales", given=RESIZE, nearest_mode="ceil", **ASYMMETRIC),
              "'ceil'"),
     "floor": (case("Resize", IMAGE, "x _ scales", given=RESIZE, nearest_mode="floor", **HALF),
               "'floor'.*'half_pixel'"),
+    "noop": (case("ReduceL1", IMAGE, opset=18, noop_with_empty_axes=1), "reduces nothing"),
     # ONNX Runtime crashes on it, so it mustn't get there.
     "training": (case("BatchNormalization", IMAGE, "x s b b v", "y _ _ _ _", opset=9,
                       given={**GROUPS, "v": np.float32([1, 2, 0.5, 1])}),

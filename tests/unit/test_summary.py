@@ -94,8 +94,8 @@ def test_what_less_data_cost_and_saved_is_told() -> None:
     text = said(made(task_facts(), training=own, validation=0.92))
     assert (
         "less data: trained on 96 of 320 samples (herding, epochs 1) in 30 s; the same network "
-        "trained on all, epochs 2, in 1 min 30 s reaches 93.00 % on the test split (88.00 to 98.00): -3.00 pt, not "
-        "resolved"
+        "trained on all, epochs 2, in 1 min 30 s reaches 93.00 % on the test split (88.00 to "
+        "98.00): -3.00 pt, not resolved"
     ) in text
 
 

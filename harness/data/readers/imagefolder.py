@@ -67,14 +67,18 @@ def _split_folders(root: Path) -> dict[str, Path]:
     """Return the folder of each split; empty where the folders are classes.
 
     Folders are splits if one is called train and either all others are called after splits too, or
-    it holds folders itself: a class may be called train as well.
+    it holds folders that the others don't: a class may be called train as well.
     """
     folders = _subfolders(root)
     named = [(split_of(one.name), one) for one in folders]
     strangers = [one.name for split, one in named if split is None]
     trains = [one for split, one in named if split == "train"]
-    if not trains or (strangers and not any(_subfolders(one) for one in trains)):
+    if not trains:
         return {}
+    if strangers and len({split for split, _ in named if split}) == 1:
+        inner = [{one.name for one in _subfolders(folder)} for folder in folders]
+        if not inner[folders.index(trains[0])] or all(one == inner[0] for one in inner):
+            return {}
     if strangers:
         raise ConfigError(
             f"{root} has folders of splits and others beside them: {', '.join(strangers[:5])}. "

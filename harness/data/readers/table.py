@@ -34,7 +34,9 @@ def read(place: str, spec: DataSpec, listen: Listener) -> dict[str, Samples]:
     path = Path(place)
     frame, notes = _loaded(path)
     _check_columns(path, frame, spec)
-    targets = _targets(path, _with_all_texts(path, frame[list(spec.label)]))
+    labels = _with_all_texts(path, frame[list(spec.label)])
+    notes += _called_missing(path, frame[list(spec.label)], labels)
+    targets = _targets(path, labels)
     inputs = frame.drop(columns=[*spec.label, *spec.drop])
     undigested = np.empty((0, DIGEST_BYTES), np.uint8)
     return {
@@ -56,7 +58,20 @@ def _with_all_texts(path: Path, labels: pd.DataFrame) -> pd.DataFrame:
     if not classes:
         return labels
     written = parsed(path, dtype=str, keep_default_na=False, na_values=[""])
-    return labels.assign(**{str(column): written[column] for column in classes})
+    return labels.assign(**{str(column): written[column].array for column in classes})
+
+
+def _called_missing(path: Path, read: pd.DataFrame, labels: pd.DataFrame) -> tuple[str, ...]:
+    """Say which classes have names that mostly mean that there is none."""
+    notes = []
+    for column in labels:
+        names = labels[column][(read[column].isna() & labels[column].notna()).to_numpy()]
+        notes += [
+            f"{path.name}: {count:,} rows are of a class called {name!r} ({column}). If they have "
+            "no class, take them out."
+            for name, count in names.value_counts().items()
+        ]
+    return tuple(notes)
 
 
 def _loaded(path: Path) -> tuple[pd.DataFrame, tuple[str, ...]]:
