@@ -115,7 +115,8 @@ def _torch_file(path: Path) -> Any:
 
 
 def _broken(path: Path, exc: Exception) -> ConfigError:
-    reason = (str(exc).splitlines() or [""])[0]
+    # One sentence: torch's next ones advise to load the file by pickle all the same.
+    reason = (str(exc).splitlines() or [""])[0].partition(". ")[0]
     return ConfigError(
         f"`--weights {path}` can't be read as {path.suffix}: it is cut off, damaged or of another "
         f"kind ({type(exc).__name__}: {reason}). Copy or download it again, or save it anew: "

@@ -244,8 +244,9 @@ def test_bad_files_are_refused_with_a_remedy(
     monkeypatch.chdir(tmp_path)
     name, content, message = BAD_FILES[kind]
     (tmp_path / name).write_bytes(content())
-    with pytest.raises(ConfigError, match=f"(?s){message}"):
+    with pytest.raises(ConfigError, match=f"(?s){message}") as told:
         read_state(tmp_path / name)
+    assert "weights_only" not in str(told.value)  # torch's own advice is to load by pickle
     assert not (tmp_path / "pwned").exists()
 
 
