@@ -1,1 +1,1 @@
-"""Compression steps; each is a function from a network to a new, smaller one."""
+"""Compression methods: how a network becomes smaller, and the steps that a user composes."""

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from harness.compression.parts import attribute, module_of
+from harness.compression.dependency.parts import attribute, module_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from harness.compression.parts import Group, Member, PruningGraph
+    from harness.compression.dependency.parts import Group, Member, PruningGraph
     from harness.data.split import Targets
 
 CRITERIA = ("l2", "bn_scale", "taylor")

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from harness.compression.cutting import copied, cut, places, settle_norms
-from harness.compression.parts import History
-from harness.compression.verify import wrong_macs
+from harness.compression.dependency.cutting import copied, cut, places, settle_norms
+from harness.compression.dependency.parts import History
+from harness.compression.dependency.verify import wrong_macs
 from harness.errors import ConfigError, TaskError
 from harness.export import layer_macs
 
@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
     from torch import nn
 
-    from harness.compression.graph import PruningGraph
-    from harness.compression.parts import Group
+    from harness.compression.dependency.graph import PruningGraph
+    from harness.compression.dependency.parts import Group
 
 __all__ = ["History", "choose_channels", "last_channels", "prune"]
 

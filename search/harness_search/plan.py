@@ -17,7 +17,7 @@ from harness_search.engine import finals_cost_s, set_up
 from harness_search.ladder import highest_within, scaled_ladder
 
 if TYPE_CHECKING:
-    from harness.compression.graph import Group
+    from harness.compression.dependency.graph import Group
     from harness.tasks.base import Task
     from harness_results.record import RunRecord
     from harness_search.progress import Progress

@@ -9,7 +9,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from harness.candidate import OnnxModel
-from harness.compression.graph import pruning_graph
+from harness.compression.dependency.graph import pruning_graph
 from harness.compression.prune import prune
 from harness.errors import ConfigError, HarnessError
 from harness.export import Parity, check_parity, layer_macs

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     import optuna
 
-    from harness.compression.graph import PruningGraph
+    from harness.compression.dependency.graph import PruningGraph
     from harness_search.settings import Settings
 
 _RATIO = "ratio."

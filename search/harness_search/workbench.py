@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from harness.budget import Budget
     from harness.candidate import OnnxModel
-    from harness.compression.graph import PruningGraph
+    from harness.compression.dependency.graph import PruningGraph
     from harness.data.split import Split
     from harness.measurement.hostlock import HostLock
     from harness.measurement.rounds import Plan

@@ -12,7 +12,7 @@ import csv
 import tempfile
 from pathlib import Path
 
-from harness.compression.graph import pruning_graph
+from harness.compression.dependency.graph import pruning_graph
 from harness.compression.prune import last_channels, prune
 from harness.export import INPUT, export_onnx
 from harness.measurement.hostlock import HostLock

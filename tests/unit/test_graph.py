@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from harness.compression.graph import PruningGraph, pruning_graph
+from harness.compression.dependency.graph import PruningGraph, pruning_graph
 from harness.compression.prune import prune
 from harness.errors import TaskError
 from harness.export import layer_macs

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from harness.compression.graph import PruningGraph, pruning_graph
+from harness.compression.dependency.graph import PruningGraph, pruning_graph
 from harness.compression.importance import (
     CRITERIA,
     applicable_criteria,

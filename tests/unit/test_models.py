@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from harness.compression.graph import pruning_graph
+from harness.compression.dependency.graph import pruning_graph
 from harness.compression.prune import prune
 from harness.errors import ConfigError
 from harness.export import count_macs, export_onnx

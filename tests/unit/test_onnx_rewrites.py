@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from harness.compression.graph import pruning_graph
+from harness.compression.dependency.graph import pruning_graph
 from harness.compression.prune import prune
 from harness.errors import ConfigError
 from harness.export import export_onnx

@@ -5,7 +5,7 @@ import random
 import pytest
 import torch
 
-from harness.compression.graph import PruningGraph, pruning_graph
+from harness.compression.dependency.graph import PruningGraph, pruning_graph
 from harness.compression.prune import choose_channels, prune
 from harness.errors import ConfigError
 from harness.models.residual import ResidualCnn

@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import nn
 
-from harness.compression.cutting import clear, places
-from harness.compression.graph import PruningGraph, pruning_graph
+from harness.compression.dependency.cutting import clear, places
+from harness.compression.dependency.graph import PruningGraph, pruning_graph
 from harness.compression.prune import choose_channels, last_channels, prune
 from harness.errors import ConfigError, TaskError
 from harness.export import layer_macs

@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
-from harness.compression.graph import pruning_graph
+from harness.compression.dependency.graph import pruning_graph
 from harness.compression.prune import prune
 from harness.manner import set_memory_format
 from harness_search.trial import save_weights

@@ -4,7 +4,7 @@ import optuna
 import pytest
 from optuna.distributions import CategoricalDistribution, FloatDistribution
 
-from harness.compression.graph import PruningGraph, pruning_graph
+from harness.compression.dependency.graph import PruningGraph, pruning_graph
 from harness.compression.importance import CRITERIA
 from harness.errors import ConfigError
 from harness.target import Target

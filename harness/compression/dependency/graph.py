@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from harness.compression.costs import make_layers
-from harness.compression.grouping import find_groups, settle, tied
-from harness.compression.parts import Group, Layer, Part, PruningGraph, Unprunable
-from harness.compression.tracing import LAYERS, Tracer
-from harness.compression.verify import Verifier
+from harness.compression.dependency.costs import make_layers
+from harness.compression.dependency.grouping import find_groups, settle, tied
+from harness.compression.dependency.parts import Group, Layer, Part, PruningGraph, Unprunable
+from harness.compression.dependency.tracing import LAYERS, Tracer
+from harness.compression.dependency.verify import Verifier
 from harness.errors import TaskError
 from harness.export import layer_macs
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
-    from harness.compression.channels import Channels
+    from harness.compression.dependency.channels import Channels
 
 __all__ = ["Group", "Layer", "Part", "PruningGraph", "Unprunable", "pruning_graph"]
 

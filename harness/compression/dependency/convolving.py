@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from harness.compression.channels import Labels, compact, varying
-from harness.compression.combining import agree, all_but, as_channels, as_dim1
+from harness.compression.dependency.channels import Labels, compact, varying
+from harness.compression.dependency.combining import agree, all_but, as_channels, as_dim1
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     import torch
 
-    from harness.compression.calls import Call
+    from harness.compression.dependency.calls import Call
 
 
 def convolution(call: Call, outputs: Sequence[torch.Tensor]) -> Sequence[Labels]:

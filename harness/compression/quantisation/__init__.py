@@ -1,0 +1,1 @@
+"""Number formats: what an exported file computes in, and networks trained to bear it."""
