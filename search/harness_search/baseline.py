@@ -2,28 +2,24 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 
-from harness.bfloat16 import bfloat16_is_faster
 from harness.budget import Decision
 from harness.candidate import Candidate
 from harness.compression.prune import last_channels, prune
 from harness.errors import ExportError
-from harness.folders import cache_folder
+from harness.models.saving import save_weights
 from harness.provenance import now_utc
-from harness.training import fit
 from harness.units import format_metric, format_metric_range, metric_words
 from harness_results.record import latency_figures, make_record
 from harness_search.latency_model import LatencyModel
 from harness_search.stopwatch import Stopwatch
-from harness_search.trial import common_fields, environment, save_weights, search_fields
-from harness_search.workbench import samples_of
+from harness_search.teacher import train_or_load
+from harness_search.tools import samples_of
+from harness_search.trial import common_fields, environment, search_fields
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -103,7 +99,7 @@ def prepare_teacher(bench: Workbench) -> dict[str, float]:
     """
     watch = Stopwatch()
     if bench.task.recipe.teacher_epochs:
-        _train_or_load(bench, watch)
+        train_or_load(bench, _own_weights(bench), watch)
     save_weights(bench.network, _own_weights(bench))
     export_dense(bench, "dense")
     with watch.phase("score"):
@@ -155,24 +151,6 @@ def chance_level(task: Task) -> float | None:
     return {"balanced_accuracy": 1 / (task.data.outputs or 1), "r2": 0.0}.get(name)
 
 
-def _train_or_load(bench: Workbench, watch: Stopwatch) -> None:
-    cached = cached_teacher(bench)
-    for path in (_own_weights(bench), cached):
-        state = _load(path)
-        if state is not None:
-            bench.network.load_state_dict(state)
-            bench.network.eval()
-            if path == cached:
-                bench.progress.note(f"teacher: trained weights taken from the cache, {cached.name}")
-            return
-    _train(bench, watch)
-    try:
-        cached.parent.mkdir(parents=True, exist_ok=True)
-        save_weights(bench.network, cached)
-    except OSError as exc:  # a cache is a convenience: the study keeps its own copy
-        bench.progress.note(f"teacher: not cached in {cached.parent} ({exc.strerror})")
-
-
 def _own_weights(bench: Workbench) -> Path:
     return bench.model_path("dense.safetensors")
 
@@ -180,41 +158,6 @@ def _own_weights(bench: Workbench) -> Path:
 def export_dense(bench: Workbench, name: str) -> None:
     """Export the dense network as it is now: the reference of the measurements that follow."""
     bench.dense = bench.export(bench.network, bench.model_path(f"{name}.onnx"))
-
-
-def _train(bench: Workbench, watch: Stopwatch) -> None:
-    recipe = bench.task.recipe
-    bench.progress.phase("training the dense model (the teacher)")
-
-    def on_batch(done: int, total: int) -> None:
-        bench.lock.breathe()
-        bench.progress.advance(done, total)
-
-    with watch.phase("train"), bench.lock.shared():
-        fit(
-            bench.network, bench.task.data.train, bench.task.objective, recipe,
-            epochs=recipe.teacher_epochs, lr=recipe.teacher_lr, seed=0, on_batch=on_batch,
-        )  # fmt: skip
-
-
-def cached_teacher(bench: Workbench) -> Path:
-    """Return where trained weights are cached: named by all that they depend on."""
-    task, facts = bench.task, bench.provenance["task"]
-    parts: tuple[Any, ...] = (
-        facts["model_sha256"], facts["data_sha256"], task.recipe.teacher(),
-        task.objective.description, repr(task.data.train.augmentation),
-        bfloat16_is_faster() and task.objective.bfloat16, bench.provenance["versions"]["torch"],
-    )  # fmt: skip
-    digest = hashlib.sha256(repr(parts).encode()).hexdigest()
-    name = f"{task.name}-{digest[:16]}.safetensors"
-    return cache_folder() / "teachers" / name
-
-
-def _load(path: Path) -> dict[str, torch.Tensor] | None:
-    try:
-        return load_file(str(path))
-    except (OSError, SafetensorError):
-        return None  # absent, or cut short by a full disk: train again
 
 
 def _fits(bench: Workbench, size_bytes: int) -> bool:

@@ -6,20 +6,15 @@ import itertools
 import statistics
 import time
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
-from pathlib import Path
+from dataclasses import asdict, dataclass, fields, replace
 from typing import TYPE_CHECKING, Any
 
-import torch
 from optuna.exceptions import StorageInternalError
 
-from harness.bfloat16 import bfloat16_is_faster
 from harness.compression.importance import applicable_criteria
 from harness.errors import ConfigError, ResultsError
 from harness.measurement.flags import is_blocked
-from harness.measurement.hostlock import HostLock
-from harness.provenance import fingerprint, git_state, versions
-from harness.training import torch_kept, use_all_cores
+from harness.training import torch_kept
 from harness_backends.registry import open_backend
 from harness_results import leaderboard
 from harness_results.files import disk_errors, locked
@@ -31,19 +26,20 @@ from harness_search.finals import run_finals
 from harness_search.granule import find_granule
 from harness_search.identity import accept_setup, check_identity, mark_remeasuring
 from harness_search.optuna_study import OptunaStudy, judged
-from harness_search.preflight import check_results_apart, notes, prunable_graph, task_facts
+from harness_search.preflight import check_results_apart, notes, prunable_graph
 from harness_search.proposals import CONTROLS, propose
 from harness_search.reduction import epochs_on_all
 from harness_search.remeasure import remeasure_study
 from harness_search.space import search_space
+from harness_search.tools import Tools, open_tools
 from harness_search.trial import run_trial
 from harness_search.workbench import Workbench
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
+    from pathlib import Path
 
     from harness.budget import Budget
-    from harness.target import Target
     from harness.tasks.base import Task
     from harness_results.record import RunRecord
     from harness_search.progress import Progress
@@ -163,41 +159,19 @@ def set_up(
 
     Seeds torch and lets it use all cores: call it within `torch_kept`.
     """
+    tools = open_tools(settings.target, settings.seed, task, progress)
     progress.phase("finding the prunable groups")
-    use_all_cores()
-    torch.default_generator.manual_seed(settings.seed)  # the CPU's alone: others are the caller's
-    lock = HostLock()
-    with lock.shared():
-        bfloat16_is_faster()  # measured at the first time, with all cores
-    target = _at_shape(settings.target, task)
-    backend = open_backend(target)
-    network = task.model()
-    graph = prunable_graph(network, task)
-    with lock.shared(), backend.open() as worker:
-        facts = worker.facts
-    granule = find_granule(backend, facts, folder, lock, progress)
-    settings = replace(settings, target=replace(target, granule=granule))
-    criteria = applicable_criteria(network, graph)
+    graph = prunable_graph(tools.network, task)
+    granule = find_granule(tools.backend, tools.facts, folder, tools.lock, progress)
+    target = replace(tools.target, granule=granule)
+    settings = replace(settings, target=target)
+    criteria = applicable_criteria(tools.network, graph)
     space = search_space(graph, granule, settings, criteria, task.objective.uses_temperature)
-    provenance = {
-        "versions": versions(facts), "fingerprint": fingerprint(settings.target, facts),
-        "git": git_state(Path.cwd()), "task": task_facts(task),
-    }  # fmt: skip
+    shared = {one.name: getattr(tools, one.name) for one in fields(Tools) if one.init}
     return Workbench(
-        settings, task, backend, folder, lock, progress, network, graph, space, facts,
-        provenance, started, 0.0, notes(task, graph, network),
+        **{**shared, "target": target}, settings=settings, folder=folder, graph=graph, space=space,
+        started=started, notes=notes(task, graph, tools.network),
     )  # fmt: skip
-
-
-def _at_shape(target: Target, task: Task) -> Target:
-    """Return the target with the task's input shape: it enters the fingerprint."""
-    shapes = {task.network.input_name: tuple(task.example_input(target.batch).shape)}
-    if target.shapes and target.shapes != shapes:
-        raise ConfigError(
-            f"Target {target.name!r} fixes the shapes {dict(target.shapes)}; the task's network "
-            f"takes {shapes}. Leave the target's shapes out: they are for `harness bench`."
-        )
-    return replace(target, shapes=shapes)
 
 
 @contextmanager

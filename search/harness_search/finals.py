@@ -16,8 +16,8 @@ from harness_search.optuna_study import judged
 from harness_search.proposals import CONTROLS, is_within_drop
 from harness_search.reduction import epochs_on_all, trained_on_all
 from harness_search.stopwatch import Stopwatch
+from harness_search.tools import samples_of
 from harness_search.trial import common_fields, environment, search_fields
-from harness_search.workbench import samples_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -17,7 +17,7 @@ from optuna.trial import TrialState
 from sqlalchemy.exc import DatabaseError
 
 from harness.errors import ResultsError
-from harness_search.workbench import derived_seed
+from harness_search.tools import derived_seed
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

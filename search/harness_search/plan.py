@@ -15,6 +15,7 @@ from harness_results.store import StudyFolder
 from harness_search import baseline
 from harness_search.engine import finals_cost_s, set_up
 from harness_search.ladder import highest_within, scaled_ladder
+from harness_search.teacher import cached_teacher
 
 if TYPE_CHECKING:
     from harness.compression.dependency.graph import Group
@@ -100,7 +101,7 @@ def _costs(bench: Workbench, floor: RunRecord, setting_up: float) -> dict[str, f
     share = _typical_share(bench)
     part = bench.task.reduction.fraction
     training = recipe.trial_epochs * part * n * per_sample * share
-    cached = not recipe.teacher_epochs or baseline.cached_teacher(bench).exists()
+    cached = not recipe.teacher_epochs or cached_teacher(bench).exists()
     return {
         "setup": setting_up,
         "floor": timing,

@@ -11,8 +11,8 @@ from harness.provenance import now_utc
 from harness_results.record import latency_figures, make_record
 from harness_search import baseline
 from harness_search.finals import trained_model
+from harness_search.tools import samples_of
 from harness_search.trial import environment, share_of_dense
-from harness_search.workbench import samples_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

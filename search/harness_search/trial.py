@@ -6,22 +6,19 @@ import math
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-import torch
-from safetensors.torch import save
-
-from harness.atomic import write_atomic
 from harness.budget import Budget, Decision
 from harness.candidate import Candidate, OnnxModel
 from harness.compression.prune import choose_channels, prune
 from harness.errors import BackendError, ExportError, MeasurementError, TaskError
 from harness.manner import find_manner
+from harness.models.saving import save_weights
 from harness.provenance import now_utc
 from harness.training import SoftTargets, fit
 from harness_results.record import RunRecord, latency_figures, make_record
 from harness_results.store import relative
 from harness_search.projection import Probe, fit_to_budget
 from harness_search.stopwatch import Stopwatch
-from harness_search.workbench import Workbench, samples_of
+from harness_search.tools import samples_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -31,6 +28,7 @@ if TYPE_CHECKING:
 
     from harness.measurement.types import Measurement
     from harness_search.ladder import Ladder, Widths
+    from harness_search.workbench import Workbench
 
 
 @dataclass(frozen=True, slots=True)
@@ -264,17 +262,6 @@ def _probe_entry(probe: Probe) -> dict[str, Any]:
 def share_of_dense(measured: Mapping[str, Measurement], name: str, budget: Budget) -> float:
     """Return a model's latency as a share of the dense one's, by the budget's statistic."""
     return measured[name].stats.ratio(budget.statistic).value
-
-
-def save_weights(model: nn.Module, path: Path) -> Path:
-    """Write a state dict as safetensors, atomically.
-
-    Weights that are shared under several names are written under each, so that every name is found.
-    """
-    plain = torch.contiguous_format
-    state = {k: v.detach().clone(memory_format=plain) for k, v in model.state_dict().items()}
-    write_atomic(path, save(state))
-    return path
 
 
 def common_fields(

@@ -11,7 +11,7 @@ from harness.target import Target
 from harness_search.baseline import dense_suffices, floor_allows
 from harness_search.finals import ranked_candidates
 from harness_search.settings import Settings
-from harness_search.workbench import derived_seed
+from harness_search.tools import derived_seed
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -12,7 +12,7 @@ from torch import nn
 from harness.compression.dependency.graph import pruning_graph
 from harness.compression.prune import prune
 from harness.manner import set_memory_format
-from harness_search.trial import save_weights
+from harness.models.saving import save_weights
 from support.tiny import TinyNet
 from support.values import seeded
 
