@@ -15,13 +15,20 @@ import torch
 
 from harness.errors import TaskError
 from harness.tasks.identity import identity_of
-from harness.tasks.score import resampled, share_of_hits
+from harness.tasks.score import (
+    difference_of_hits,
+    resampled,
+    resampled_difference,
+    share_of_hits,
+)
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-Judge = Callable[[tuple[torch.Tensor, ...], Any], tuple[float, float, float]]
-"""From outputs (float64) and targets of all samples to the figure and its 95 % interval."""
+Figure = Callable[["NDArray[np.int64]"], Any]
+"""From sample numbers `[M]` to the figure on those samples: one number, or one per sample."""
+OnRows = Callable[[tuple[torch.Tensor, ...], Any], Figure]
+"""From outputs (float64) and targets of all samples to the figure on any of them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,13 +37,35 @@ class Metric:
 
     Attributes:
         name: As in the leaderboard.
-        judge: Computes it.
+        on_rows: Computes it.
+        hits: Whether it is the share of samples that are right, one by one.
         own: Whether it is a function of the user's own.
     """
 
     name: str
-    judge: Judge
+    on_rows: OnRows
+    hits: bool = False
     own: bool = False
+
+    def judge(self, outputs: tuple[torch.Tensor, ...], targets: Any) -> tuple[float, float, float]:
+        """Return the figure of outputs (float64), each `[N, ...]`, with its 95 % interval."""
+        figure, n = self.on_rows(outputs, targets), len(outputs[0])
+        if self.hits:
+            return share_of_hits(figure(np.arange(n)))
+        return resampled(figure, n, self.name)
+
+    def change(
+        self, before: tuple[torch.Tensor, ...], after: tuple[torch.Tensor, ...], targets: Any
+    ) -> tuple[float, float, float]:
+        """Return by how much the figure rises from one network's outputs to another's.
+
+        Both see the same samples, so that the difference's 95 % interval is paired.
+        """
+        one, other = (self.on_rows(outputs, targets) for outputs in (before, after))
+        everything = np.arange(len(before[0]))
+        if self.hits:
+            return difference_of_hits(one(everything), other(everything))
+        return resampled_difference(one, other, len(everything), self.name)
 
 
 def _classes(outputs: tuple[torch.Tensor, ...], targets: Any) -> tuple[NDArray[Any], NDArray[Any]]:
@@ -46,9 +75,9 @@ def _classes(outputs: tuple[torch.Tensor, ...], targets: Any) -> tuple[NDArray[A
     return targets.numpy(), outputs[0].numpy().argmax(1)
 
 
-def _accuracy(outputs: tuple[torch.Tensor, ...], targets: Any) -> tuple[float, float, float]:
+def _accuracy(outputs: tuple[torch.Tensor, ...], targets: Any) -> Figure:
     truth, found = _classes(outputs, targets)
-    return share_of_hits(truth == found)
+    return lambda rows: truth[rows] == found[rows]
 
 
 def _balanced_accuracy(
@@ -80,7 +109,7 @@ def _of_classes(name: str, function: Callable[..., float]) -> Metric:
             diagonal: the matrix itself would be large for many classes).
     """
 
-    def judge(outputs: tuple[torch.Tensor, ...], targets: Any) -> tuple[float, float, float]:
+    def on_rows(outputs: tuple[torch.Tensor, ...], targets: Any) -> Figure:
         truth, found = _classes(outputs, targets)
         classes = max(outputs[0].shape[1], int(truth.max()) + 1)
 
@@ -88,9 +117,9 @@ def _of_classes(name: str, function: Callable[..., float]) -> Metric:
             t, f = truth[rows], found[rows]
             return function(*(np.bincount(x, minlength=classes) for x in (t, f, t[t == f])))
 
-        return resampled(on, len(truth), name)
+        return on
 
-    return Metric(name, judge)
+    return Metric(name, on_rows)
 
 
 def _r2(truth: NDArray[np.float64], found: NDArray[np.float64]) -> float:
@@ -112,20 +141,20 @@ def _minus_rmse(truth: NDArray[np.float64], found: NDArray[np.float64]) -> float
 def _of_values(
     name: str, function: Callable[[NDArray[np.float64], NDArray[np.float64]], float]
 ) -> Metric:
-    def judge(outputs: tuple[torch.Tensor, ...], targets: Any) -> tuple[float, float, float]:
+    def on_rows(outputs: tuple[torch.Tensor, ...], targets: Any) -> Figure:
         truth = targets.double().reshape(len(targets), -1).numpy()
         if len(outputs) != 1 or outputs[0].reshape(len(outputs[0]), -1).shape != truth.shape:
             shapes = ", ".join(str(tuple(part.shape)) for part in outputs)
             raise TaskError(f"Expected values {truth.shape}. Received: {shapes}.")
         found = outputs[0].reshape(len(truth), -1).numpy()
-        return resampled(lambda rows: function(truth[rows], found[rows]), len(truth), name)
+        return lambda rows: function(truth[rows], found[rows])
 
-    return Metric(name, judge)
+    return Metric(name, on_rows)
 
 
 METRICS: dict[str, dict[str, Metric]] = {
     "classification": {
-        "accuracy": Metric("accuracy", _accuracy),
+        "accuracy": Metric("accuracy", _accuracy, hits=True),
         "balanced_accuracy": _of_classes("balanced_accuracy", _balanced_accuracy),
         "f1_macro": _of_classes("f1_macro", _f1_macro),
     },
@@ -149,7 +178,7 @@ def user_metric(function: Callable[[Any, Any], Any]) -> Metric:
     """
     given = getattr(function, "__name__", type(function).__name__)
 
-    def judge(outputs: tuple[torch.Tensor, ...], targets: Any) -> tuple[float, float, float]:
+    def on_rows(outputs: tuple[torch.Tensor, ...], targets: Any) -> Figure:
         def on(rows: NDArray[np.int64]) -> Any:
             picked = torch.from_numpy(rows)
             parts = tuple(part[picked].float() for part in outputs)
@@ -160,6 +189,6 @@ def user_metric(function: Callable[[Any, Any], Any]) -> Metric:
             )
             return function(parts[0] if len(parts) == 1 else parts, truth)
 
-        return resampled(on, len(outputs[0]), given)
+        return on
 
-    return Metric(f"{given}#{identity_of(function)[:6]}", judge, own=True)
+    return Metric(f"{given}#{identity_of(function)[:6]}", on_rows, own=True)

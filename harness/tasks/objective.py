@@ -24,7 +24,7 @@ from harness.tasks.losses import (
     squared,
 )
 from harness.tasks.metrics import METRICS, Metric, user_metric
-from harness.tasks.score import Score
+from harness.tasks.score import Change, Score
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -100,6 +100,20 @@ class Objective:
             raise TaskError(f"The loss of {n} samples is {loss}: nothing can be learnt from it.")
         value, low, high = self.metric.judge(_tensors(outputs, np.float64), targets)
         return Score(value, low, high, loss, n)
+
+    def change(self, before: Arrays, after: Arrays, split: Split) -> Change:
+        """Return by how much the metric rises from one file's outputs to another's on a split.
+
+        Args:
+            before: Outputs `[N, ...]` of one.
+            after: Outputs `[N, ...]` of the other.
+            split: The samples, `N` of them.
+
+        Raises:
+            TaskError: If the metric can't be computed.
+        """
+        one, other = (_tensors(outputs, np.float64) for outputs in (before, after))
+        return Change(*self.metric.change(one, other, split.targets_of()))
 
 
 def _tensors(outputs: Arrays, kind: type[np.floating[Any]]) -> tuple[torch.Tensor, ...]:

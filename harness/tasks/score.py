@@ -21,6 +21,20 @@ _SEED = 20260101
 
 
 @dataclass(frozen=True, slots=True)
+class Change:
+    """By how much a metric rises from one network to another, judged on the same samples.
+
+    Attributes:
+        value: The difference; above 0 is better.
+        lo, hi: Its paired 95 % interval over samples.
+    """
+
+    value: float
+    lo: float
+    hi: float
+
+
+@dataclass(frozen=True, slots=True)
 class Score:
     """How well predictions fit a split.
 
@@ -47,6 +61,52 @@ def share_of_hits(hits: NDArray[np.bool_]) -> tuple[float, float, float]:
     count, n = int(hits.sum()), len(hits)
     interval = stats.binomtest(count, n).proportion_ci(0.95, method="wilson")
     return count / n, float(interval.low), float(interval.high)
+
+
+def difference_of_hits(
+    before: NDArray[np.bool_], after: NDArray[np.bool_]
+) -> tuple[float, float, float]:
+    """Return by how much the share of hits rises, with its paired 95 % interval.
+
+    Args:
+        before: `[N]`, whether each sample was right.
+        after: The same samples, judged by another network.
+
+    References:
+        Bonett & Price (2012), "Adjusted Wald confidence interval for a difference of binomial
+        proportions based on paired data": only samples on which both differ count.
+    """
+    n = len(before)
+    won, lost = int((after & ~before).sum()), int((before & ~after).sum())
+    up, down = (won + 1) / (n + 2), (lost + 1) / (n + 2)
+    middle = up - down
+    half = float(stats.norm.ppf(0.975)) * ((up + down - middle**2) / (n + 2)) ** 0.5
+    value = (won - lost) / n
+    return value, min(middle - half, value), max(middle + half, value)
+
+
+def resampled_difference(
+    before: Callable[[NDArray[np.int64]], Any],
+    after: Callable[[NDArray[np.int64]], Any],
+    n: int,
+    name: str,
+) -> tuple[float, float, float]:
+    """Return by how much a metric rises, with the paired 95 % bootstrap interval over samples.
+
+    Args:
+        before: As `metric` of `resampled`.
+        after: The same metric of another network's outputs.
+        n: Samples.
+        name: Of the metric, for messages.
+
+    Raises:
+        TaskError: As `resampled`.
+    """
+
+    def difference(rows: NDArray[np.int64]) -> Any:
+        return np.asarray(after(rows), np.float64) - np.asarray(before(rows), np.float64)
+
+    return resampled(difference, n, name)
 
 
 def resampled(

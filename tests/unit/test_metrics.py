@@ -241,3 +241,38 @@ def test_metrics_of_one_name_and_other_content_have_other_names() -> None:
 
     assert user_metric(within(1.0)).name != user_metric(within(2.0)).name
     assert user_metric(within(1.0)).name == user_metric(within(1.0)).name
+
+
+def test_a_change_of_accuracy_is_paired() -> None:
+    rng = np.random.default_rng(0)
+    truth = torch.from_numpy(rng.integers(0, 2, 500))
+    before = torch.nn.functional.one_hot(truth, 2).double()
+    flipped = rng.permutation(500)[:25]
+    after = before.clone()
+    after[flipped] = after[flipped].flip(1)
+    value, low, high = METRICS["classification"]["accuracy"].change((before,), (after,), truth)
+    assert value == pytest.approx(-0.05)
+    assert low < value < high < 0
+    assert METRICS["classification"]["accuracy"].change((after,), (before,), truth) == (
+        pytest.approx(-value), pytest.approx(-high), pytest.approx(-low),
+    )  # fmt: skip
+    # Unpaired, with two errors of 1 and 0.6 points, the same difference would be known far worse.
+    assert high - low < 0.045
+
+
+def test_no_change_of_accuracy_is_not_certain_to_be_none() -> None:
+    truth = torch.arange(100) % 2
+    logits = torch.nn.functional.one_hot(truth, 2).double()
+    value, low, high = METRICS["classification"]["accuracy"].change((logits,), (logits,), truth)
+    assert value == 0
+    assert low < 0 < high
+    assert high == pytest.approx(-low)
+
+
+@pytest.mark.parametrize("name", ["neg_mean_absolute_error", "r2"])
+def test_a_change_of_values_is_resampled_on_the_same_rows(name: str) -> None:
+    metric, truth = METRICS["regression"][name], torch.from_numpy(VALUES)
+    near, far = torch.from_numpy(NEAR), torch.from_numpy(VALUES + 3 * (NEAR - VALUES))
+    value, low, high = metric.change((near,), (far,), truth)
+    assert value == pytest.approx(metric.judge((far,), truth)[0] - metric.judge((near,), truth)[0])
+    assert low <= value <= high < 0
