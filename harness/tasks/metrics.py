@@ -47,12 +47,17 @@ class Metric:
     hits: bool = False
     own: bool = False
 
+    @property
+    def _given(self) -> str:
+        """The name that a user gave it, for messages."""
+        return self.name.partition("#")[0] if self.own else self.name
+
     def judge(self, outputs: tuple[torch.Tensor, ...], targets: Any) -> tuple[float, float, float]:
         """Return the figure of outputs (float64), each `[N, ...]`, with its 95 % interval."""
         figure, n = self.on_rows(outputs, targets), len(outputs[0])
         if self.hits:
             return share_of_hits(figure(np.arange(n)))
-        return resampled(figure, n, self.name)
+        return resampled(figure, n, self._given)
 
     def change(
         self, before: tuple[torch.Tensor, ...], after: tuple[torch.Tensor, ...], targets: Any
@@ -65,7 +70,7 @@ class Metric:
         everything = np.arange(len(before[0]))
         if self.hits:
             return difference_of_hits(one(everything), other(everything))
-        return resampled_difference(one, other, len(everything), self.name)
+        return resampled_difference(one, other, len(everything), self._given)
 
 
 def _classes(outputs: tuple[torch.Tensor, ...], targets: Any) -> tuple[NDArray[Any], NDArray[Any]]:
