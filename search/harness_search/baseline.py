@@ -9,7 +9,7 @@ import torch
 
 from harness.budget import Decision
 from harness.candidate import Candidate
-from harness.compression.prune import last_channels, prune
+from harness.compression.pruning.prune import last_channels, prune
 from harness.errors import ExportError
 from harness.models.saving import save_weights
 from harness.provenance import now_utc

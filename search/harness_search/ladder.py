@@ -6,8 +6,9 @@ below it in every group.
 
 from __future__ import annotations
 
-from itertools import pairwise
 from typing import TYPE_CHECKING
+
+from harness.compression.pruning import allocation
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from harness_search.space import SearchSpace
 
 Widths = dict[str, int]
-Ladder = list[Widths]
+Ladder = allocation.Ladder
 
 
 def scaled_ladder(space: SearchSpace, densities: Mapping[str, float]) -> Ladder:
@@ -29,20 +30,7 @@ def scaled_ladder(space: SearchSpace, densities: Mapping[str, float]) -> Ladder:
         space: Allowed widths.
         densities: Share of channels kept per group, above 0; only their proportions matter.
     """
-    # A group takes the next width up once the common scale makes that the nearest one.
-    steps: list[tuple[float, str, int]] = []
-    for name, widths in space.allowed.items():
-        for lower, upper in pairwise(widths):
-            scale = (lower + upper) / 2 / (space.dense[name] * densities[name])
-            steps.append((scale, name, upper))
-    rungs, current = [space.floor()], space.floor()
-    steps.sort(key=lambda step: step[0])
-    for i, (scale, name, width) in enumerate(steps):
-        current = {**current, name: width}
-        # Groups that step at the same scale step together: equal ratios stay equal.
-        if i + 1 == len(steps) or steps[i + 1][0] > scale * (1 + 1e-9):
-            rungs.append(current)
-    return rungs
+    return allocation.scaled_ladder(space.allowed, densities)
 
 
 def ranked_ladder(space: SearchSpace, scores: Mapping[str, torch.Tensor]) -> Ladder:
@@ -55,17 +43,7 @@ def ranked_ladder(space: SearchSpace, scores: Mapping[str, torch.Tensor]) -> Lad
         space: Allowed widths.
         scores: Importance per channel, `[width]` per group.
     """
-    granules: list[tuple[float, int, str]] = []
-    for name, widths in space.allowed.items():
-        descending = scores[name].sort(descending=True).values
-        for lower, upper in pairwise(widths):
-            granules.append((-float(descending[lower:upper].mean()), upper, name))
-    rungs, current = [space.floor()], space.floor()
-    # Sorted scores make a group's granules descend, so each step adds the group's next one.
-    for _, width, name in sorted(granules):
-        current = {**current, name: width}
-        rungs.append(current)
-    return rungs
+    return allocation.ranked_ladder(space.allowed, scores)
 
 
 def highest_within(rungs: Sequence[float], limit: float, low: int, high: int) -> int | None:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from harness.compression.dependency.graph import PruningGraph
+    from harness.compression.pruning.dependency.graph import PruningGraph
 
 _MEASUREMENT_ERROR = 0.02
 """Relative; how far a single measurement is trusted."""

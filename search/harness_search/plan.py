@@ -18,7 +18,7 @@ from harness_search.ladder import highest_within, scaled_ladder
 from harness_search.teacher import cached_teacher
 
 if TYPE_CHECKING:
-    from harness.compression.dependency.graph import Group
+    from harness.compression.pruning.dependency.graph import Group
     from harness.tasks.base import Task
     from harness_results.record import RunRecord
     from harness_search.progress import Progress

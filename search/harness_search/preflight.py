@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from harness.compression.dependency.graph import pruning_graph
-from harness.compression.importance import inapplicable_criteria
+from harness.compression.pruning.dependency.graph import pruning_graph
+from harness.compression.pruning.importance import inapplicable_criteria
 from harness.errors import ConfigError, TaskError
 
 if TYPE_CHECKING:
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from torch import nn
 
-    from harness.compression.dependency.graph import PruningGraph
+    from harness.compression.pruning.dependency.graph import PruningGraph
     from harness.tasks.base import Task
 
 _SHOWN = 3

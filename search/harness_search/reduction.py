@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
-from harness.compression.prune import prune
+from harness.compression.pruning.prune import prune
 from harness.errors import BackendError, ExportError, TaskError
 from harness.training import SoftTargets, fit
 

@@ -6,7 +6,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from harness.budget import Budget, Decision
-from harness.compression.prune import prune
+from harness.compression.pruning.prune import prune
 from harness.provenance import now_utc
 from harness_results.record import latency_figures, make_record
 from harness_search import baseline

@@ -9,8 +9,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from harness.candidate import OnnxModel
-from harness.compression.dependency.graph import pruning_graph
-from harness.compression.prune import prune
+from harness.compression.pruning.dependency.graph import pruning_graph
+from harness.compression.pruning.prune import prune
 from harness.errors import ConfigError, HarnessError
 from harness.export import Parity, check_parity, layer_macs
 from harness.measurement.hostlock import HostLock

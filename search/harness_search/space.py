@@ -5,12 +5,12 @@ from __future__ import annotations
 import difflib
 import hashlib
 import json
-import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
 
+from harness.compression.pruning.allocation import allowed_widths
 from harness.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     import optuna
 
-    from harness.compression.dependency.graph import PruningGraph
+    from harness.compression.pruning.dependency.graph import PruningGraph
     from harness_search.settings import Settings
 
 _RATIO = "ratio."
@@ -103,12 +103,6 @@ class SearchSpace:
         }
 
 
-def _step(granule: int, blocks: int, width: int) -> int:
-    """Return by how many channels a group's widths differ: whole granules, equal in all blocks."""
-    step = math.lcm(granule, blocks)
-    return step if step < width else blocks * math.ceil(granule / blocks)
-
-
 def search_space(
     graph: PruningGraph,
     granule: int,
@@ -134,16 +128,12 @@ def search_space(
             near = difflib.get_close_matches(name, dense, n=1)
             hint = f" Did you mean {near[0]!r}?" if near else ""
             raise ConfigError(f"Unknown layer {name!r}. Prunable groups: {', '.join(dense)}.{hint}")
-    free = [
+    fixed = {
         name
         for name in dense
-        if name not in settings.exclude and (not settings.layers or name in settings.layers)
-    ]
-    steps = {group.name: _step(granule, group.blocks, group.width) for group in graph.groups}
-    allowed = {
-        name: (*range(steps[name], width, steps[name]), width) if name in free else (width,)
-        for name, width in dense.items()
+        if name in settings.exclude or (settings.layers and name not in settings.layers)
     }
+    allowed = allowed_widths(graph, granule, fixed)
     if all(len(widths) == 1 for widths in allowed.values()):
         raise ConfigError(
             "Nothing is left to prune: every group is excluded or no wider than the target's "

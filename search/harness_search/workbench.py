@@ -6,24 +6,20 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-import torch
-
-from harness.compression.importance import channel_scores
+from harness.compression.pruning.importance import channel_scores, scoring_batches
 from harness_search.tools import Tools
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-    from harness.compression.dependency.graph import PruningGraph
+    import torch
+
+    from harness.compression.pruning.dependency.graph import PruningGraph
     from harness_results.store import StudyFolder
     from harness_search.latency_model import LatencyModel
     from harness_search.settings import Settings
     from harness_search.space import SearchSpace
-
-
-_GRADIENT_SAMPLES, _GRADIENT_BATCH = 512, 128
-"""Training samples that criteria of gradients see, and how many at a time."""
 
 
 @dataclass(kw_only=True)
@@ -74,11 +70,7 @@ class Workbench(Tools):
     def scores(self, criterion: str) -> Mapping[str, torch.Tensor]:
         """Return the trained dense network's channel scores by a criterion, computed once."""
         if criterion not in self._scores:
-            split = self.task.data.train
-            # At random: folders of images come class by class.
-            order = torch.randperm(len(split), generator=torch.Generator().manual_seed(0))
-            rows = torch.split(order[:_GRADIENT_SAMPLES], _GRADIENT_BATCH)
-            batches = ((split.batch(part), split.targets_of(part)) for part in rows)
+            batches = scoring_batches(self.task.data.train)
             with self.lock.shared():
                 loss = self.task.objective.anew().loss
                 self._scores[criterion] = channel_scores(

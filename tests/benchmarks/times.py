@@ -12,8 +12,8 @@ import csv
 import tempfile
 from pathlib import Path
 
-from harness.compression.dependency.graph import pruning_graph
-from harness.compression.prune import last_channels, prune
+from harness.compression.pruning.dependency.graph import pruning_graph
+from harness.compression.pruning.prune import last_channels, prune
 from harness.export import INPUT, export_onnx
 from harness.measurement.hostlock import HostLock
 from harness.measurement.rounds import FINAL, measure

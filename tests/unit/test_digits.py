@@ -7,8 +7,8 @@ import pytest
 import torch
 from sklearn.datasets import load_digits
 
-from harness.compression.dependency.graph import pruning_graph
-from harness.compression.importance import CRITERIA
+from harness.compression.pruning.dependency.graph import pruning_graph
+from harness.compression.pruning.importance import CRITERIA
 from harness.tasks import digits
 from harness.tasks.digits import digits as digits_task
 from harness.tasks.digits import digits_data

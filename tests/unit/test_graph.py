@@ -7,8 +7,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from harness.compression.dependency.graph import PruningGraph, pruning_graph
-from harness.compression.prune import prune
+from harness.compression.pruning.dependency.graph import PruningGraph, pruning_graph
+from harness.compression.pruning.prune import prune
 from harness.errors import TaskError
 from harness.export import layer_macs
 from harness.models.residual import ResidualCnn

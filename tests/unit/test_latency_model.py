@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from harness.compression.dependency.graph import PruningGraph, pruning_graph
+from harness.compression.pruning.dependency.graph import PruningGraph, pruning_graph
 from harness.models.residual import ResidualCnn
 from harness_search.latency_model import LatencyModel
 from support.tiny import tiny

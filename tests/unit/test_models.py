@@ -10,8 +10,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from harness.compression.dependency.graph import pruning_graph
-from harness.compression.prune import prune
+from harness.compression.pruning.dependency.graph import pruning_graph
+from harness.compression.pruning.prune import prune
 from harness.errors import ConfigError
 from harness.export import count_macs, export_onnx
 from harness.models import DESCRIPTIONS, MODELS

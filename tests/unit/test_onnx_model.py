@@ -16,14 +16,14 @@ from sklearn.model_selection import train_test_split
 from torch import nn
 from torch.nn import functional as F
 
-from harness.compression.dependency.graph import pruning_graph
-from harness.compression.prune import prune
+from harness.compression.pruning.dependency.graph import pruning_graph
+from harness.compression.pruning.prune import prune
 from harness.export import export_onnx, layer_macs
 from harness.models.finals import finished, unfinished
 from harness.models.onnx_file import TOLERANCE, check_against_file, load_onnx
 
 if TYPE_CHECKING:
-    from harness.compression.dependency.graph import PruningGraph
+    from harness.compression.pruning.dependency.graph import PruningGraph
     from harness.models.network import Network
 
 FIXTURES = Path(__file__).parents[1] / "fixtures"

@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import nn
 
-from harness.compression.dependency.graph import pruning_graph
-from harness.compression.prune import prune
+from harness.compression.pruning.dependency.graph import pruning_graph
+from harness.compression.pruning.prune import prune
 from harness.errors import ConfigError
 from harness.export import export_onnx
 from harness.models import onnx_file

@@ -5,8 +5,8 @@ import random
 import pytest
 import torch
 
-from harness.compression.dependency.graph import PruningGraph, pruning_graph
-from harness.compression.prune import choose_channels, prune
+from harness.compression.pruning.dependency.graph import PruningGraph, pruning_graph
+from harness.compression.pruning.prune import choose_channels, prune
 from harness.errors import ConfigError
 from harness.models.residual import ResidualCnn
 from support.tiny import TinyNet

@@ -7,9 +7,9 @@ import pytest
 import torch
 from torch import nn
 
-from harness.compression.dependency.cutting import clear, places
-from harness.compression.dependency.graph import PruningGraph, pruning_graph
-from harness.compression.prune import choose_channels, last_channels, prune
+from harness.compression.pruning.dependency.cutting import clear, places
+from harness.compression.pruning.dependency.graph import PruningGraph, pruning_graph
+from harness.compression.pruning.prune import choose_channels, last_channels, prune
 from harness.errors import ConfigError, TaskError
 from harness.export import layer_macs
 from harness.models.spec import load_network

@@ -9,8 +9,8 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
-from harness.compression.dependency.graph import pruning_graph
-from harness.compression.prune import prune
+from harness.compression.pruning.dependency.graph import pruning_graph
+from harness.compression.pruning.prune import prune
 from harness.manner import set_memory_format
 from harness.models.saving import save_weights
 from support.tiny import TinyNet

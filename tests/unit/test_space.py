@@ -4,8 +4,8 @@ import optuna
 import pytest
 from optuna.distributions import CategoricalDistribution, FloatDistribution
 
-from harness.compression.dependency.graph import PruningGraph, pruning_graph
-from harness.compression.importance import CRITERIA
+from harness.compression.pruning.dependency.graph import PruningGraph, pruning_graph
+from harness.compression.pruning.importance import CRITERIA
 from harness.errors import ConfigError
 from harness.target import Target
 from harness_search.settings import Settings

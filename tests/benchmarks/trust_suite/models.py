@@ -9,8 +9,8 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from harness.compression.dependency.graph import pruning_graph
-from harness.compression.prune import last_channels, prune
+from harness.compression.pruning.dependency.graph import pruning_graph
+from harness.compression.pruning.prune import last_channels, prune
 from harness.export import export_onnx
 from harness.tasks import shipped_task
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from harness.compression.dependency.combining import channel_norm, feature_norm, pointwise
-from harness.compression.dependency.convolving import convolution
-from harness.compression.dependency.moving import VIEWS, concatenated, moved
-from harness.compression.dependency.products import affine, attention, matmul
-from harness.compression.dependency.reducing import (
+from harness.compression.pruning.dependency.combining import channel_norm, feature_norm, pointwise
+from harness.compression.pruning.dependency.convolving import convolution
+from harness.compression.pruning.dependency.moving import VIEWS, concatenated, moved
+from harness.compression.pruning.dependency.products import affine, attention, matmul
+from harness.compression.pruning.dependency.reducing import (
     gated,
     looked_up,
     made_new,
@@ -21,7 +21,7 @@ from harness.compression.dependency.reducing import (
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from harness.compression.dependency.channels import Labels
+    from harness.compression.pruning.dependency.channels import Labels
 
 _MOVED = (
     "permute transpose t expand slice select split split_with_sizes "

@@ -7,9 +7,15 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from harness.compression.dependency.costs import OUT, side_of
-from harness.compression.dependency.parts import Group, Member, Unprunable, attribute, module_of
-from harness.compression.dependency.tracing import LAYERS
+from harness.compression.pruning.dependency.costs import OUT, side_of
+from harness.compression.pruning.dependency.parts import (
+    Group,
+    Member,
+    Unprunable,
+    attribute,
+    module_of,
+)
+from harness.compression.pruning.dependency.tracing import LAYERS
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
@@ -17,7 +23,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import nn
 
-    from harness.compression.dependency.channels import Channels, Slot
+    from harness.compression.pruning.dependency.channels import Channels, Slot
 
 
 def settle(channels: Channels) -> None:

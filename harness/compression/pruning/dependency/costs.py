@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from harness.compression.dependency.channels import Slot, compact, varying
-from harness.compression.dependency.parts import Layer, Member, Part
+from harness.compression.pruning.dependency.channels import Slot, compact, varying
+from harness.compression.pruning.dependency.parts import Layer, Member, Part
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import nn
 
-    from harness.compression.dependency.channels import Channels, Labels
-    from harness.compression.dependency.parts import Group
+    from harness.compression.pruning.dependency.channels import Channels, Labels
+    from harness.compression.pruning.dependency.parts import Group
 
 OUT, IN = 0, 1
 """Sides of a layer."""

@@ -5,11 +5,17 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from harness.compression.dependency.costs import make_layers
-from harness.compression.dependency.grouping import find_groups, settle, tied
-from harness.compression.dependency.parts import Group, Layer, Part, PruningGraph, Unprunable
-from harness.compression.dependency.tracing import LAYERS, Tracer
-from harness.compression.dependency.verify import Verifier
+from harness.compression.pruning.dependency.costs import make_layers
+from harness.compression.pruning.dependency.grouping import find_groups, settle, tied
+from harness.compression.pruning.dependency.parts import (
+    Group,
+    Layer,
+    Part,
+    PruningGraph,
+    Unprunable,
+)
+from harness.compression.pruning.dependency.tracing import LAYERS, Tracer
+from harness.compression.pruning.dependency.verify import Verifier
 from harness.errors import TaskError
 from harness.export import layer_macs
 
@@ -19,7 +25,7 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
-    from harness.compression.dependency.channels import Channels
+    from harness.compression.pruning.dependency.channels import Channels
 
 __all__ = ["Group", "Layer", "Part", "PruningGraph", "Unprunable", "pruning_graph"]
 

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from harness.compression.dependency.channels import Labels, compact, varying
-from harness.compression.dependency.combining import agree, all_but, as_channels, as_dim1
+from harness.compression.pruning.dependency.channels import Labels, compact, varying
+from harness.compression.pruning.dependency.combining import agree, all_but, as_channels, as_dim1
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     import torch
 
-    from harness.compression.dependency.calls import Call
+    from harness.compression.pruning.dependency.calls import Call
 
 
 def convolution(call: Call, outputs: Sequence[torch.Tensor]) -> Sequence[Labels]:

@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from harness.compression.dependency.channels import Labels, compact, varying
+from harness.compression.pruning.dependency.channels import Labels, compact, varying
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from harness.compression.dependency.calls import Call, Operand
+    from harness.compression.pruning.dependency.calls import Call, Operand
 
 
 def pointwise(call: Call, outputs: Sequence[torch.Tensor]) -> Sequence[Labels]:

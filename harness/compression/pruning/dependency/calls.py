@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from harness.compression.dependency.channels import Channels, Labels
+from harness.compression.pruning.dependency.channels import Channels, Labels
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from harness.compression.dependency.tracing import Tracer
+    from harness.compression.pruning.dependency.tracing import Tracer
 
 Operand = tuple[torch.Size, Labels]
 """A tensor's shape and labels."""

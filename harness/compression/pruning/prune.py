@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from harness.compression.dependency.cutting import copied, cut, places, settle_norms
-from harness.compression.dependency.parts import History
-from harness.compression.dependency.verify import wrong_macs
+from harness.compression.pruning.dependency.cutting import copied, cut, places, settle_norms
+from harness.compression.pruning.dependency.parts import History
+from harness.compression.pruning.dependency.verify import wrong_macs
 from harness.errors import ConfigError, TaskError
 from harness.export import layer_macs
 
@@ -17,10 +17,10 @@ if TYPE_CHECKING:
 
     from torch import nn
 
-    from harness.compression.dependency.graph import PruningGraph
-    from harness.compression.dependency.parts import Group
+    from harness.compression.pruning.dependency.graph import PruningGraph
+    from harness.compression.pruning.dependency.parts import Group
 
-__all__ = ["History", "choose_channels", "last_channels", "prune"]
+__all__ = ["History", "choose_channels", "last_channels", "prune", "pruned_params"]
 
 
 def choose_channels(
@@ -99,11 +99,30 @@ def prune(
         cut(smaller, removed)
         settle_norms(smaller, example)
         realised = layer_macs(smaller, example)
-    except (RuntimeError, ValueError) as exc:
+    except Exception as exc:  # the network's own code raises what it likes
         raise TaskError(f"The pruned network doesn't run: {exc}") from exc
     if (why := wrong_macs(graph, history, realised)) is not None:
         raise TaskError(f"The network was not pruned as asked: {why}.")
     return smaller
+
+
+def pruned_params(model: nn.Module, graph: PruningGraph, widths: Mapping[str, int]) -> int:
+    """Return how many parameters are left at the given widths, those of norms and biases too.
+
+    They are counted in a copy that is really cut; it isn't run.
+
+    Args:
+        model: The dense network; left as it was.
+        graph: Its prunable groups.
+        widths: Channels to keep per group.
+
+    Raises:
+        ConfigError: As `choose_channels`.
+    """
+    removed = places(graph.groups, last_channels(graph, widths))
+    smaller = copied(model)
+    cut(smaller, removed)
+    return sum(parameter.numel() for parameter in smaller.parameters())
 
 
 def _check(graph: PruningGraph, history: History) -> None:

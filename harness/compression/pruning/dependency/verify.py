@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from harness.compression.dependency.cutting import clear, copied, cut, places, settle_norms
-from harness.compression.dependency.neutral import SameAttention, SameScale
-from harness.compression.dependency.tracing import LAYERS
+from harness.compression.pruning.dependency.cutting import clear, copied, cut, places, settle_norms
+from harness.compression.pruning.dependency.neutral import SameAttention, SameScale
+from harness.compression.pruning.dependency.tracing import LAYERS
 from harness.export import layer_macs
 
 if TYPE_CHECKING:
@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 
     from torch import nn
 
-    from harness.compression.dependency.cutting import Place
-    from harness.compression.dependency.parts import Group, History, PruningGraph
+    from harness.compression.pruning.dependency.cutting import Place
+    from harness.compression.pruning.dependency.parts import Group, History, PruningGraph
 
 _TOLERANCE = 2e-3
 """Of a layer's largest output; float32 in other orders of summation stays well below."""

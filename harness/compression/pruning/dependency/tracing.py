@@ -17,11 +17,11 @@ import torch
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from harness.compression.dependency.calls import Call, unknown
-from harness.compression.dependency.channels import OUTPUT, Channels, Labels, compressed
-from harness.compression.dependency.combining import pointwise
-from harness.compression.dependency.moving import moved
-from harness.compression.dependency.rules import RULES
+from harness.compression.pruning.dependency.calls import Call, unknown
+from harness.compression.pruning.dependency.channels import OUTPUT, Channels, Labels, compressed
+from harness.compression.pruning.dependency.combining import pointwise
+from harness.compression.pruning.dependency.moving import moved
+from harness.compression.pruning.dependency.rules import RULES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -9,13 +9,19 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from harness.compression.dependency.channels import Channels, Labels, compact, compressed, varying
-from harness.compression.dependency.combining import agree, all_but
+from harness.compression.pruning.dependency.channels import (
+    Channels,
+    Labels,
+    compact,
+    compressed,
+    varying,
+)
+from harness.compression.pruning.dependency.combining import agree, all_but
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from harness.compression.dependency.calls import Call, Operand
+    from harness.compression.pruning.dependency.calls import Call, Operand
 
 VIEWS = ("view", "_unsafe_view", "reshape", "_reshape_alias", "view_copy")
 """Operators that read the same elements as another shape."""

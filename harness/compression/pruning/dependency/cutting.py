@@ -12,7 +12,7 @@ from torch import nn
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
-    from harness.compression.dependency.parts import Group
+    from harness.compression.pruning.dependency.parts import Group
 
 Place = tuple[str, int, int]
 """A parameter or buffer, a dimension, and groups of a grouped convolution."""

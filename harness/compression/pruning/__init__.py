@@ -1,0 +1,1 @@
+"""Structured pruning: which channels depend on each other, which matter, how many stay."""
