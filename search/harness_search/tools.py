@@ -9,8 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from harness.atomic import write_atomic
 from harness.bfloat16 import bfloat16_is_faster
-from harness.data.reduce import reduce_split
+from harness.compression.quantisation.convert import converted, takes_full_range
+from harness.compression.quantisation.precision import FP32
+from harness.compression.rewriting.onnx_graph import simplified
 from harness.errors import ConfigError
 from harness.export import check_parity, export_onnx
 from harness.measurement.hostlock import HostLock
@@ -18,6 +21,7 @@ from harness.measurement.rounds import PROBE, measure
 from harness.measurement.types import Subject
 from harness.models.finals import finished
 from harness.provenance import fingerprint, git_state, versions
+from harness.tasks.part import training_part
 from harness.training import predict, predict_tensors, use_all_cores
 from harness_backends.registry import open_backend
 from harness_search.inference import file_outputs
@@ -31,6 +35,7 @@ if TYPE_CHECKING:
 
     from harness.budget import Budget
     from harness.candidate import OnnxModel
+    from harness.compression.quantisation.precision import Precision
     from harness.data.split import Split
     from harness.measurement.rounds import Plan
     from harness.measurement.types import LatencySample, Measurement
@@ -82,23 +87,52 @@ class Tools:
     def train_split(self) -> Split:
         """Return what candidates are trained on: all training samples, or the part asked for."""
         if self._train is None:
-            reduction, split = self.task.reduction, self.task.data.train
             with self.lock.shared():
-                self._train = reduce_split(
-                    split, reduction.fraction, reduction.method,
-                    features=lambda: self._features(split), seed=self.seed("reduction"),
-                )  # fmt: skip
+                self._train = training_part(self.task, self.network, self.seed("reduction"))
         return self._train
 
-    def _features(self, split: Split) -> torch.Tensor:
-        """Return what samples are told apart by: the trained dense network's outputs."""
-        outputs = predict_tensors(self.network, split.chunks())
-        return torch.cat([part.reshape(len(part), -1) for part in outputs], dim=1)
+    def export(
+        self,
+        network: nn.Module,
+        path: Path,
+        precision: Precision = FP32,
+        simplify: bool = False,
+    ) -> OnnxModel:
+        """Write a network as ONNX at the target's batch, with the interface that its user knows.
 
-    def export(self, network: nn.Module, path: Path) -> OnnxModel:
-        """Write a network as ONNX at the target's batch, with the interface that its user knows."""
+        Args:
+            network: Float32.
+            path: Where the file goes.
+            precision: What the file computes in.
+            simplify: Whether dead, doubled and idle nodes are taken out.
+
+        Raises:
+            ExportError: If the network can't be exported, or not in this precision.
+        """
         source, whole = self.task.network, finished(network, self.task.network.finals)
-        return export_onnx(whole, self.example, path, source.input_name, source.output_names)
+        made = export_onnx(whole, self.example, path, source.input_name, source.output_names)
+        if precision == FP32 and not simplify:
+            return made
+        data = path.read_bytes()
+        if simplify:
+            data, counts = simplified(data)
+            done = ", ".join(f"{count} {what}" for what, count in counts.items() if count)
+            self.progress.note(f"taken out of the file: {done or 'nothing'}")
+        if precision != FP32:
+            data = self._converted(data, precision)
+        write_atomic(path, data)
+        return replace(made, sha256=hashlib.sha256(data).hexdigest(), size_bytes=len(data))
+
+    def _converted(self, data: bytes, precision: Precision) -> bytes:
+        """Return a float32 file in another precision, calibrated on training samples."""
+        split, flags = self.task.data.train, self.facts["machine"]["cpu_flags"]
+        rng = torch.Generator().manual_seed(self.seed("calibration"))
+        rows = torch.randperm(len(split), generator=rng)[: precision.calibration]
+        with self.lock.shared():
+            return converted(
+                data, precision, split.batch(rows).numpy(), self.task.network.input_name,
+                takes_full_range(flags),
+            )  # fmt: skip
 
     def timed(
         self, models: Mapping[str, OnnxModel], budget: Budget, plan: Plan = PROBE
@@ -122,11 +156,13 @@ class Tools:
         with self.lock.shared():
             return file_outputs(self.backend, model, split, self.task.network.input_name)
 
-    def parity(self, network: nn.Module, got: Arrays, split: Split) -> dict[str, Any]:
+    def parity(
+        self, network: nn.Module, got: Arrays, split: Split, precision: Precision = FP32
+    ) -> dict[str, Any]:
         """Hold a file's outputs against its network's; return it as in a record."""
         with self.lock.shared():
             expected = predict(finished(network, self.task.network.finals), split.chunks())
-        found = check_parity(expected, got, self.task.objective.classifies)
+        found = check_parity(expected, got, self.task.objective.classifies, precision.name)
         return {**asdict(found), "passed": found.passed}
 
     def score(self, outputs: Arrays, split: Split) -> Score:

@@ -9,11 +9,10 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from harness import training
 from harness.data.augment import Augmentation
 from harness.data.split import Scale, Split
-from harness.errors import TaskError
-from harness.manner import set_memory_format
+from harness.errors import ConfigError, TaskError
+from harness.manner import PLAIN, set_memory_format
 from harness.tasks.objective import make_objective
 from harness.tasks.recipe import Recipe
 from harness.training import (
@@ -23,7 +22,7 @@ from harness.training import (
     predict_tensors,
     student_loss,
 )
-from support.tiny import RECIPE, tiny, tiny_data
+from support.tiny import RECIPE, TinyNet, tiny, tiny_data
 from support.values import Regressor, TwoHeads, regression_data, seeded, two_output_data
 
 TASK, DATA = tiny(), tiny_data()
@@ -259,7 +258,7 @@ def test_the_optimizer_is_the_recipes(optimizer: str, monkeypatch: pytest.Monkey
             made.append(kind(*args, **kwargs))
             return made[-1]
 
-        monkeypatch.setattr(training.torch.optim, name, make)
+        monkeypatch.setattr(torch.optim, name, make)
     recipe = replace(RECIPE, optimizer=optimizer, weight_decay=0.125)
     trained(1, recipe=recipe)
     (one,) = made
@@ -392,3 +391,124 @@ def test_training_leaves_weights_in_plain_layout() -> None:
     set_memory_format(network, torch.channels_last)
     fit(network, small(), OBJECTIVE, RECIPE, epochs=1, lr=0.1, seed=0)
     assert all(p.is_contiguous() for p in network.parameters())
+
+
+# Views
+
+
+def test_views_are_shown_again_where_there_are_few() -> None:
+    split = replace(images(), augmentation=Augmentation(flip=True, shift=True, seed=5))
+    asked: list[int] = []
+
+    def outputs(view: int) -> tuple[torch.Tensor, ...]:
+        asked.append(view)
+        return (torch.zeros(6, 3),)
+
+    network = Watched()
+    fit(
+        network, split, OBJECTIVE, replace(RECIPE, batch=8), epochs=5, lr=0.01, seed=3, views=2,
+        soft=SoftTargets(outputs, 2.0, 0.5), manner=PLAIN,
+    )  # fmt: skip
+    rng = torch.Generator().manual_seed(3)
+    for epoch, batch in enumerate(network.seen):
+        assert torch.equal(batch, split.batch(torch.randperm(6, generator=rng), epoch % 2))
+    assert asked == [0, 1, 0, 1, 0]
+
+
+# A teacher that runs on every batch
+
+
+def test_a_live_teacher_teaches_what_its_kept_outputs_teach() -> None:
+    teacher = seeded(TinyNet, seed=9).eval()
+    split = small()
+    kept = SoftTargets(always(*predict_tensors(teacher, split.chunks())), 3.0, 0.8)
+    live = SoftTargets(teacher, 3.0, 0.8)
+    one, other = trained(1, kept), trained(1, live)
+    assert all(torch.allclose(one[name], other[name], atol=1e-5) for name in one)
+    assert not same(trained(1), other)
+    assert same(teacher.state_dict(), seeded(TinyNet, seed=9).state_dict())
+
+
+def test_a_live_teachers_columns_count_alike_whatever_their_size() -> None:
+    data = regression_data(columns=2)
+    objective = make_objective(data)
+    teacher = seeded(lambda: Regressor(2), seed=2)
+    with torch.no_grad():
+        teacher.head.weight[1] *= 100  # type: ignore[union-attr, index, operator]
+    made = fit(
+        seeded(lambda: Regressor(2)), data.train, objective, ADAMW, epochs=30, lr=0.02, seed=0,
+        soft=SoftTargets(teacher, 1.0, 1.0),
+    )  # fmt: skip
+    (found,), (wanted,) = (predict(x, data.test.chunks()) for x in (made, teacher))
+    assert (((found - wanted) ** 2).mean(0) / wanted.var(0) < 0.3).all()
+
+
+# Zeros that stay
+
+
+def sparse_network() -> nn.Module:
+    network = TASK.model()
+    with torch.no_grad():
+        for name in ("conv1", "conv2"):
+            weight = network.get_submodule(name).weight
+            weight.masked_fill_(weight.abs() < weight.abs().median(), 0)
+    return network
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+def test_zeros_of_named_parameters_stay_and_nothing_else_does(optimizer: str) -> None:
+    recipe, before = replace(RECIPE, optimizer=optimizer), sparse_network()
+    made = fit(
+        sparse_network(), small(), OBJECTIVE, recipe, epochs=2, lr=0.1, seed=0,
+        sparse=("conv1.weight",),
+    )  # fmt: skip
+    old, new = (dict(x.named_parameters()) for x in (before, made))
+    assert torch.equal(old["conv1.weight"] == 0, new["conv1.weight"] == 0)
+    assert (new["conv2.weight"] == 0).float().mean() < 0.05  # others have come back
+    assert not torch.equal(old["conv1.weight"], new["conv1.weight"])
+
+
+def test_zeros_stay_whatever_the_optimizer_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Noisy(torch.optim.SGD):
+        def step(self, closure: Any = None) -> None:  # type: ignore[override]
+            for parameter in self.param_groups[0]["params"]:
+                parameter.data += 0.01
+
+    monkeypatch.setattr(torch.optim, "SGD", Noisy)
+    made = fit(
+        sparse_network(), small(), OBJECTIVE, RECIPE, epochs=1, lr=0.1, seed=0,
+        sparse=("conv1.weight",),
+    )  # fmt: skip
+    zero = sparse_network().conv1.weight == 0  # type: ignore[union-attr]
+    assert (made.conv1.weight[zero] == 0).all()  # type: ignore[union-attr, index]
+
+
+class Scaled(nn.Module):
+    """A weight that stays zero, and whose gradient is as large as is asked."""
+
+    def __init__(self, size: float) -> None:
+        super().__init__()
+        self.size, self.gone = size, nn.Parameter(torch.zeros(1, 3))
+        self.head = nn.Linear(64, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.head(x.flatten(1)) + self.gone * self.size
+
+
+def test_gradients_of_zeros_that_stay_do_not_count_when_they_are_clipped() -> None:
+    made = [
+        fit(
+            seeded(lambda: Scaled(size)), small(), OBJECTIVE, RECIPE, epochs=1, lr=0.1, seed=0,  # noqa: B023
+            sparse=("gone",),
+        ).state_dict()
+        for size in (0.0, 1e4)
+    ]  # fmt: skip
+    assert same(*made)
+
+
+def test_zeros_of_unknown_parameters_are_an_error() -> None:
+    with pytest.raises(ConfigError, match=r"The zeros of conv9.weight are to stay.*no parameters"):
+        fit(
+            TASK.model(), small(), OBJECTIVE, RECIPE, epochs=1, lr=0.1, seed=0,
+            sparse=("conv1.weight", "conv9.weight"),
+        )  # fmt: skip
