@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import nn
 from torch.nn import functional as F
@@ -460,6 +462,81 @@ class Bare(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return self.head(F.relu(F.relu(F.relu(self.lift(x)) @ self.down) @ self.up))
+
+
+class LambdaLayer(nn.Module):
+    """A function as a module."""
+
+    def __init__(self, function: Callable[[torch.Tensor], torch.Tensor]) -> None:
+        super().__init__()
+        self.lambd = function
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.lambd(x)
+
+
+def halved(x: torch.Tensor, before: int, after: int) -> torch.Tensor:
+    """Return every second pixel, with channels of zeros: the shortcut without weights."""
+    return F.pad(x[:, :, ::2, ::2], (0, 0, 0, 0, before, after), "constant", 0)
+
+
+class PaddedBlock(nn.Module):
+    """A residual block whose shortcut pads, as a module or in the forward.
+
+    Args:
+        ins, outs: Channels; where they differ, the resolution is halved.
+        inline: Whether the padding is written in the forward.
+    """
+
+    def __init__(self, ins: int, outs: int, inline: bool) -> None:
+        super().__init__()
+        self.stride, self.inline, self.outs = 1 if ins == outs else 2, inline, outs
+        self.conv1 = nn.Conv2d(ins, outs, 3, self.stride, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(outs)
+        self.conv2 = nn.Conv2d(outs, outs, 3, 1, 1, bias=False)
+        self.bn2 = nn.BatchNorm2d(outs)
+        self.shortcut = nn.Sequential()
+        if self.stride == 2 and not inline:
+            self.shortcut = LambdaLayer(lambda x: halved(x, outs // 4, outs // 4))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = self.bn2(self.conv2(F.relu(self.bn1(self.conv1(x)))))
+        if self.inline and self.stride == 2:
+            rest = self.outs - x.shape[1]
+            y = y + F.pad(x[:, :, ::2, ::2], (0, 0, 0, 0, rest // 2, rest - rest // 2))
+        else:
+            y += self.shortcut(x)
+        return F.relu(y)
+
+
+class PaddedResNet(nn.Module):
+    """The ResNet of He et al. (2016) for small images, with shortcuts of zeros.
+
+    Args:
+        inline: Whether blocks pad in their forwards, else in a `LambdaLayer`.
+        blocks: Per stage; 3 for ResNet-20.
+        widths: Channels of each stage.
+    """
+
+    def __init__(
+        self, inline: bool, blocks: int = 1, widths: tuple[int, ...] = (8, 16, 32)
+    ) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(3, widths[0], 3, 1, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(widths[0])
+        ins, stages = widths[0], []
+        for width in widths:
+            first, ins = PaddedBlock(ins, width, inline), width
+            rest = (PaddedBlock(width, width, inline) for _ in range(blocks - 1))
+            stages.append(nn.Sequential(first, *rest))
+        self.layer1, self.layer2, self.layer3 = stages
+        self.linear = nn.Linear(ins, 5)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = F.relu(self.bn1(self.conv1(x)))
+        x = self.layer3(self.layer2(self.layer1(x)))
+        x = F.avg_pool2d(x, x.size(3))
+        return self.linear(x.view(x.size(0), -1))
 
 
 NETWORKS = {

@@ -54,10 +54,10 @@ def parse_step(text: str) -> Step:
     Raises:
         ConfigError: If the step or an option is unknown, or a value doesn't fit.
     """
-    name, _, rest = text.strip().partition(":")
-    kind = step_class(name.strip())
+    name, _, rest = (piece.strip() for piece in text.partition(":"))
+    kind = step_class(name)
     values: dict[str, str] = {}
-    for part in rest.split(",") if rest.strip() else ():
+    for part in rest.split(",") if rest else ():
         key, equals, value = (piece.strip() for piece in part.partition("="))
         if not equals or not key or key in values:
             raise ConfigError(

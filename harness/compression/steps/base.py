@@ -30,11 +30,13 @@ class Work:
     Attributes:
         module: The network, float32, in evaluation mode.
         sparse: Names of parameters whose zeros must stay zero, whatever trains them.
+        simplified: Whether dead, doubled and idle nodes are taken out of its exported file.
         precision: What its exported file computes in.
     """
 
     module: nn.Module
     sparse: tuple[str, ...] = ()
+    simplified: bool = False
     precision: Precision = FP32
 
 
@@ -107,6 +109,8 @@ class Step(ABC):
     name: ClassVar[str]
     about: ClassVar[str]
     """One line for people."""
+    is_precision: ClassVar[bool] = False
+    """Whether it fixes what the exported file computes in, so that no step can follow."""
 
     def __post_init__(self) -> None:
         check_options(self)
@@ -115,6 +119,17 @@ class Step(ABC):
         """Return all options with their values, as JSON takes them."""
         found = {one.name: getattr(self, one.name) for one in fields(self)}
         return {k: list(v) if isinstance(v, tuple) else v for k, v in found.items()}
+
+    def text(self) -> str:
+        """Return the step as a user would write it: what isn't at its default."""
+        given = {
+            one.name: value
+            for one in fields(self)
+            if (value := getattr(self, one.name)) != one.default
+        }
+        words = {k: "+".join(map(str, v)) if isinstance(v, tuple) else v for k, v in given.items()}
+        options = ",".join(f"{key}={value}" for key, value in words.items())
+        return f"{self.name}:{options}" if options else self.name
 
     def decide(self, work: Work, context: Context) -> Decision:
         """Return what is to be done with this network; nothing is changed.

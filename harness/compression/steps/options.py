@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import math
+import operator
 from dataclasses import MISSING, field, fields
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -43,7 +44,9 @@ def check_options(step: Any) -> None:
     """
     for one in fields(step):
         given = getattr(step, one.name)
-        if given is one.default:
+        given = tuple(given) if isinstance(given, list) else given  # as JSON has it
+        if type(given) is type(one.default) and given == one.default:
+            object.__setattr__(step, one.name, given)
             continue
         try:
             value = one.metadata["read"](given)
@@ -91,8 +94,12 @@ def whole(least: int) -> Reader:
     """Return a reader of whole numbers from `least`."""
 
     def read(given: Any) -> int:
-        value = int(given) if isinstance(given, str) and given.strip().isdecimal() else given
-        if not isinstance(value, int) or isinstance(value, bool) or value < least:
+        written = isinstance(given, str) and given.strip().isdecimal()
+        try:
+            value = int(given) if written else operator.index(given)
+        except (TypeError, ValueError):
+            value = least - 1
+        if isinstance(given, bool) or value < least:
             raise ValueError(f"a whole number from {least}")
         return value
 
@@ -107,7 +114,7 @@ def number(low: float, high: float = math.inf, *, with_low: bool = True) -> Read
     def read(given: Any) -> float:
         try:
             value = math.nan if isinstance(given, bool) else float(given)
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError):
             value = math.nan
         if not math.isfinite(value) or not low <= value <= high or (value == low and not with_low):
             raise ValueError(words)
@@ -120,7 +127,7 @@ def choice(*known: str) -> Reader:
     """Return a reader of one of several names."""
 
     def read(given: Any) -> str:
-        if given not in known:
+        if not isinstance(given, str) or given not in known:
             near = difflib.get_close_matches(str(given), known, n=1)
             hint = f" (did you mean {near[0]!r}?)" if near else ""
             raise ValueError(f"one of {', '.join(known)}{hint}")
@@ -149,7 +156,8 @@ def text(given: Any) -> str:
 
 def flag(given: Any) -> bool:
     """Read `yes` or `no`, or a truth value."""
-    found = {"yes": True, "no": False, True: True, False: False}.get(given)
-    if found is None:
+    if isinstance(given, bool):
+        return given
+    if not isinstance(given, str) or given not in ("yes", "no"):
         raise ValueError("yes or no")
-    return found
+    return given == "yes"

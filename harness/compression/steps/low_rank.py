@@ -1,0 +1,54 @@
+"""Separate layers into two thinner ones each."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import ClassVar
+
+from harness.compression.low_rank.factorise import SCHEMES, choose_ranks, factorised, unfilled
+from harness.compression.pruning.dependency.parts import module_of
+from harness.compression.running import outputs_of
+from harness.compression.steps.base import Context, Decision, Step, Work
+from harness.compression.steps.options import choice, names, option, share
+
+
+@dataclass(frozen=True, slots=True)
+class LowRank(Step):
+    """Separate convolution and linear layers into two thinner ones each, by singular values.
+
+    Layers with a sparse weight stay whole: the two would have no zeros.
+    """
+
+    name: ClassVar[str] = "low-rank"
+    about: ClassVar[str] = "separates layers into two thinner ones by singular values"
+
+    params: float = option(share, about="the share of parameters that stays, at most")
+    scheme: str = option(
+        choice(*SCHEMES), "channel", about="how a k x k convolution is divided: k x k and 1 x 1 "
+        "(channel), or k x 1 and 1 x k (spatial)",
+    )  # fmt: skip
+    layers: tuple[str, ...] | None = option(
+        names, None, about="the only layers that change; else all but the first and the last"
+    )
+
+    def decide(self, work: Work, context: Context) -> Decision:
+        """Return the ranks by layer, and the scheme."""
+        context.listener.phase("choosing ranks")
+        sparse = {module_of(name) for name in work.sparse}
+        with context.shared():
+            ranks = choose_ranks(
+                work.module, context.example, self.params, self.scheme,
+                layers=self.layers, whole=sparse,
+            )  # fmt: skip
+        return {"ranks": ranks, "scheme": self.scheme}
+
+    def apply(self, work: Work, decision: Decision, context: Context) -> Work:
+        """Return the network with two layers for each of those that have a rank."""
+        with context.shared():
+            module = factorised(work.module, decision["ranks"], decision["scheme"])
+        outputs_of(module, context.example, "The network of low rank")
+        return replace(work, module=module)
+
+    def rebuild(self, work: Work, decision: Decision, context: Context) -> Work:
+        """Return the same structure; no singular values are computed."""
+        return replace(work, module=unfilled(work.module, decision["ranks"], decision["scheme"]))

@@ -1,0 +1,208 @@
+"""The step `prune`: structured pruning to a goal."""
+
+from __future__ import annotations
+
+import copy
+from collections import defaultdict
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, ClassVar
+
+from harness.compression.pruning.allocation import (
+    FLOOR,
+    allowed_widths,
+    nearest_widths,
+    ranked_ladder,
+    scaled_ladder,
+)
+from harness.compression.pruning.dependency.graph import pruning_graph
+from harness.compression.pruning.goals import check_names, cost_of, reach, widths_by_name
+from harness.compression.pruning.importance import (
+    CRITERIA,
+    applicable_criteria,
+    channel_scores,
+    scoring_batches,
+    silent_groups,
+)
+from harness.compression.pruning.prune import choose_channels, prune
+from harness.compression.steps.base import Step
+from harness.compression.steps.layer_widths import layer_widths
+from harness.compression.steps.options import choice, names, option, share, whole
+from harness.errors import ConfigError, TaskError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping
+
+    import torch
+    from torch import nn
+
+    from harness.compression.pruning.dependency.parts import PruningGraph, Widths
+    from harness.compression.steps.base import Context, Decision, Work
+    from harness.data.split import Targets
+
+_ADVICE = (
+    "Ask for less, exclude fewer groups, or lower the granule, or the floor where scope=global."
+)
+_GOALS = ("params", "macs", "ratio")
+
+
+@dataclass(frozen=True, slots=True)
+class Prune(Step):
+    """Removes whole channels, so that what is left is a smaller network of the same kind.
+
+    Which ones is settled by an importance criterion, on the network as the step gets it; shares
+    are of that network too. Channels of a group are those that can only go together: where a
+    shuffle ties them in pairs, a pair counts as one.
+    """
+
+    name: ClassVar[str] = "prune"
+    about: ClassVar[str] = "removes the least important channels"
+
+    criterion: str = option(choice(*CRITERIA), "l2", about="tells which channels of a group go")
+    scope: str = option(
+        choice("uniform", "global", "layers"), "global",
+        about="the same share of every group, one ranking over all groups, or layers by name",
+    )  # fmt: skip
+    params: float | None = option(share, None, about="share of all parameters kept at most")
+    macs: float | None = option(share, None, about="share of multiply-accumulates kept at most")
+    ratio: float | None = option(share, None, about="share of channels removed")
+    layers: tuple[tuple[str, int | float], ...] | None = option(
+        layer_widths, None, about="channels kept by groups, or the share of them (scope=layers)"
+    )
+    granule: int = option(whole(1), 1, about="channel counts go in steps of this; not in layers")
+    exclude: tuple[str, ...] | None = option(names, None, about="groups that stay whole")
+    floor: float | None = option(
+        share, None, about="share of each group's channels that stays (scope=global; 10 %)"
+    )
+
+    def __post_init__(self) -> None:
+        Step.__post_init__(self)
+        goals = [name for name in _GOALS if getattr(self, name) is not None]
+        if self.scope == "layers":
+            misplaced = [*goals, *(n for n in ("exclude", "floor") if getattr(self, n) is not None)]
+            if self.layers is None or misplaced:
+                raise ConfigError(
+                    "Step 'prune' with scope=layers needs layers and no goal, such as "
+                    "'prune:scope=layers,layers=layer1.0.conv1=8+layer2.0.conv1=50%'. Received: "
+                    f"{_listed(misplaced) if self.layers is not None else 'no layers'}."
+                )
+        elif len(goals) != 1 or self.layers is not None:
+            given = [*goals, *(["layers"] if self.layers is not None else [])]
+            raise ConfigError(
+                f"Step 'prune' with scope={self.scope} needs exactly one of {', '.join(_GOALS)}, "
+                f"such as 'prune:params=50%'; layers go with scope=layers. Received: "
+                f"{_listed(given)}."
+            )
+        elif self.floor is not None and self.scope != "global":
+            raise ConfigError(
+                "Step 'prune' has a floor with scope=global alone. Received: scope=uniform. Leave "
+                "the floor out, or choose scope=global."
+            )
+
+    def decide(self, work: Work, context: Context) -> Decision:
+        """Return `removed_channels`, `widths` and `dense_widths`, each by group.
+
+        Raises:
+            ConfigError: If the network has nothing to prune, the criterion says nothing of it or
+                can't be computed, a name is no group's, or the goal is out of reach.
+        """
+        module = copy.deepcopy(work.module)  # gradients are left in it
+        with context.shared():
+            context.listener.phase("finding the prunable groups")
+            graph = _graph(module, context)
+            _tell_whole(graph, context)
+            self._check_criterion(module, graph, context)
+            context.listener.phase(f"scoring channels by {self.criterion}")
+            scores = self._scores(module, graph, context)
+            widths = self._widths(module, graph, scores)
+        if widths == graph.dense_widths():
+            context.listener.note("nothing is pruned: these options leave every group as it is")
+        history = choose_channels(graph, scores, widths)
+        return {
+            "removed_channels": history, "widths": widths, "dense_widths": graph.dense_widths(),
+        }  # fmt: skip
+
+    def apply(self, work: Work, decision: Decision, context: Context) -> Work:
+        """Return the network without the channels that `decision` removes.
+
+        Raises:
+            ConfigError: If the network doesn't have them.
+            TaskError: If the result doesn't run.
+        """
+        with context.shared():
+            graph = _graph(work.module, context)
+            smaller = prune(work.module, graph, context.example, decision["removed_channels"])
+        return replace(work, module=smaller)
+
+    def _check_criterion(self, module: nn.Module, graph: PruningGraph, context: Context) -> None:
+        silent = silent_groups(module, graph, self.criterion)
+        if len(silent) == len(graph.groups):
+            raise ConfigError(
+                f"Step 'prune' needs a criterion that says something of the network's groups. "
+                f"Received: {self.criterion!r}, which says nothing of any. Choose one of: "
+                f"{', '.join(applicable_criteria(module, graph))}."
+            )
+        if silent:
+            context.listener.note(
+                f"the criterion {self.criterion} says nothing of {', '.join(silent)}: channels "
+                "count alike there"
+            )
+
+    def _scores(
+        self, module: nn.Module, graph: PruningGraph, context: Context
+    ) -> dict[str, torch.Tensor]:
+        loss = context.task.objective.anew().loss
+        try:
+            return channel_scores(
+                module, graph, _batches(context), loss, self.criterion, context.seed
+            )
+        except TaskError as exc:
+            raise ConfigError(f"Step 'prune': {exc}") from exc
+
+    def _widths(
+        self, module: nn.Module, graph: PruningGraph, scores: Mapping[str, torch.Tensor]
+    ) -> Widths:
+        """Return how many channels each group keeps."""
+        if self.layers is not None:
+            return widths_by_name(graph, self.granule, dict(self.layers))
+        fixed, everywhere = self.exclude or (), self.scope == "uniform"
+        check_names(graph, fixed)
+        floor = 0.0 if everywhere else self.floor or FLOOR
+        allowed = allowed_widths(graph, self.granule, fixed, floor)
+        if self.ratio is not None and everywhere:
+            return nearest_widths(allowed, dict.fromkeys(allowed, 1 - self.ratio))
+        goals = {"params": self.params, "macs": self.macs}
+        kind, kept = next(
+            ((kind, kept) for kind, kept in goals.items() if kept is not None),
+            ("channels", 1 - (self.ratio or 0.0)),
+        )
+        ladder = scaled_ladder(allowed) if everywhere else ranked_ladder(allowed, scores)
+        return reach(ladder, kind, kept, cost_of(kind, module, graph, fixed), _ADVICE)
+
+
+def _graph(module: nn.Module, context: Context) -> PruningGraph:
+    try:
+        return pruning_graph(module, context.example)
+    except TaskError as exc:
+        raise ConfigError(
+            f"Step 'prune' needs channels that can go. {exc} Leave the step out, or take one that "
+            "removes no channels, such as sparsify."
+        ) from exc
+
+
+def _batches(context: Context) -> Iterator[tuple[torch.Tensor, Targets]]:
+    """Yield what criteria see; a waiting timing gets its turn between batches."""
+    for batch in scoring_batches(context.task.data.train, context.seed):
+        yield batch
+        context.breathe()
+
+
+def _tell_whole(graph: PruningGraph, context: Context) -> None:
+    by_reason: dict[str, list[str]] = defaultdict(list)
+    for one in graph.unprunable:
+        by_reason[one.reason].append(one.name)
+    for reason, found in by_reason.items():
+        context.listener.note(f"left whole: {', '.join(found)}: {reason}")
+
+
+def _listed(given: Iterable[str]) -> str:
+    return ", ".join(given) or "none"
