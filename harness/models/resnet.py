@@ -59,9 +59,8 @@ def option_a(in_channels: int, channels: int) -> torch.Tensor:
 def _add_option_a(block: nn.Module, state: dict[str, Any], prefix: str, *_: Any) -> None:
     """Give a checkpoint of the paper's own network, which lacks them, the shortcut's weights."""
     shortcut = block.get_submodule("shortcut")
-    assert isinstance(shortcut, nn.Conv2d)
-    # A pruned network's shortcut is no padding any more: its checkpoint has to bring it.
-    if shortcut.out_channels == 2 * shortcut.in_channels:
+    # A compressed network's shortcut is no padding any more: its checkpoint has to bring it.
+    if isinstance(shortcut, nn.Conv2d) and shortcut.out_channels == 2 * shortcut.in_channels:
         weight = option_a(shortcut.in_channels, shortcut.out_channels)
         state.setdefault(f"{prefix}shortcut.weight", weight)
 
