@@ -1,0 +1,1 @@
+"""Sparsity: single weights that are zero and stay so."""
