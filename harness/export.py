@@ -15,6 +15,7 @@ import torch
 
 from harness.atomic import write_atomic
 from harness.candidate import OnnxModel
+from harness.compression.quantisation.precision import FP32
 from harness.errors import ExportError
 from harness.onnxfile import opset_of
 from harness.tasks.objective import as_tuple
@@ -34,6 +35,9 @@ INPUT, OUTPUT = "input", "output"
 """Names in an exported file, where the network brings none; several outputs are numbered."""
 FP32_TOLERANCE = 1e-4
 """Largest difference between torch and the file, relative to the largest output."""
+FP16_TOLERANCE, FP16_AGREEMENT = 1e-2, 0.995
+"""The same for a file in half precision, whose numbers have 11 bits, and the least share of samples
+whose class is the network's."""
 
 
 def export_onnx(
@@ -169,36 +173,58 @@ class Parity:
         max_error: Largest absolute difference over the largest absolute value of that output, the
             worst of several outputs; None where they can't be compared: another shape, or not
             finite.
-        argmax_differs: Samples whose class differs although its lead exceeds the tolerance; 0 where
-            the outputs are no logits.
+        argmax_differs: Samples whose class differs although its lead exceeds the precision's
+            tolerance; 0 where the outputs are no logits.
         n: Samples compared.
+        agreement: Share of samples whose class is the network's, 0 to 1; None where the outputs
+            are no logits, or can't be compared.
+        precision: What the file computes in, a name of `Precision`.
     """
 
     max_error: float | None
     argmax_differs: int
     n: int
+    agreement: float | None = None
+    precision: str = FP32.name
 
     @property
     def passed(self) -> bool:
-        """Whether an fp32 file computes what the network computes."""
-        error = self.max_error
-        return error is not None and error <= FP32_TOLERANCE and self.argmax_differs == 0
+        """Whether the file computes what the network computes, as far as its precision goes.
+
+        An integer file passes wherever it can be compared: its accuracy is what it is judged by.
+        """
+        if self.max_error is None:
+            return False
+        if self.precision == "fp32":
+            return self.max_error <= FP32_TOLERANCE and self.argmax_differs == 0
+        if self.precision == "fp16":
+            agrees = self.agreement is None or self.agreement >= FP16_AGREEMENT
+            return self.max_error <= FP16_TOLERANCE and agrees
+        return True
 
 
-def check_parity(expected: Arrays, got: Arrays, classifies: bool) -> Parity:
+def check_parity(
+    expected: Arrays, got: Arrays, classifies: bool, precision: str = FP32.name
+) -> Parity:
     """Compare all outputs, each `[N, ...]`, of the network and of its file.
 
     Args:
         expected: The network's.
         got: The file's.
         classifies: Whether the outputs are logits `[N, classes]`.
+        precision: What the file computes in, a name of `Precision`.
     """
     n = len(expected[0])
     shapes = [part.shape for part in expected]
     if shapes != [part.shape for part in got] or not all(np.isfinite(part).all() for part in got):
-        return Parity(None, n, n)
+        return Parity(None, n, n, None, precision)
     error = max(_relative_error(e, g) for e, g in zip(expected, got, strict=True))
-    return Parity(error, _differing(expected[0], got[0]) if classifies else 0, n)
+    if not classifies:
+        return Parity(error, 0, n, None, precision)
+    tolerance = {"fp32": FP32_TOLERANCE, "fp16": FP16_TOLERANCE}.get(precision, 0.0)
+    differing = _differing(expected[0], got[0], tolerance)
+    agreement = float((expected[0].argmax(1) == got[0].argmax(1)).mean())
+    return Parity(error, differing, n, agreement, precision)
 
 
 def _relative_error(expected: NDArray[np.floating[Any]], got: NDArray[np.floating[Any]]) -> float:
@@ -209,7 +235,9 @@ def _scale(values: NDArray[np.floating[Any]]) -> float:
     return float(np.abs(values).max()) or 1.0
 
 
-def _differing(expected: NDArray[np.floating[Any]], got: NDArray[np.floating[Any]]) -> int:
+def _differing(
+    expected: NDArray[np.floating[Any]], got: NDArray[np.floating[Any]], tolerance: float
+) -> int:
     top = np.sort(expected, axis=1)[:, -2:]
-    leads = top[:, -1] - top[:, 0] > FP32_TOLERANCE * _scale(expected)
+    leads = top[:, -1] - top[:, 0] > tolerance * _scale(expected)
     return int(((expected.argmax(1) != got.argmax(1)) & leads).sum())

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -247,3 +247,49 @@ def test_an_output_that_is_all_zero_is_compared_absolutely() -> None:
     zero = np.zeros((2, 3))
     assert compared(zero, zero).passed
     assert not compared(zero, zero + 1e-3).passed
+
+
+def shifted(by: float, precision: str, classifies: bool = True) -> Parity:
+    """Compare 400 pairs of logits, the second of them larger, with the first one raised."""
+    expected = np.tile([0.0, 1.0], (400, 1))
+    return check_parity((expected,), (expected + np.array([by, 0.0]),), classifies, precision)
+
+
+def test_agreement_is_the_share_of_samples_of_the_same_class() -> None:
+    expected = logits((0.0, 1.0), (0.0, 1.0), (1.0, 0.0), (1.0, 0.0))
+    parity = compared(expected, expected[:, ::-1])
+    assert parity.agreement == 0.0
+    assert compared(expected, np.roll(expected, 1, axis=0)).agreement == 0.5
+    assert compared(expected, expected, classifies=False).agreement is None
+    assert compared(expected, expected * np.nan).agreement is None
+
+
+def test_half_precision_has_a_tolerance_of_its_own() -> None:
+    assert shifted(0.009, "fp16").passed
+    assert not shifted(0.009, "fp32").passed
+    assert not shifted(0.011, "fp16").passed
+    assert not shifted(0.011, "fp16", classifies=False).passed
+
+
+@pytest.mark.parametrize(("ties", "passed"), [(2, True), (3, False)])
+def test_half_precision_may_change_the_class_of_one_sample_in_200(ties: int, passed: bool) -> None:
+    expected = np.tile([0.0, 1.0], (400, 1))
+    expected[:ties] = (0.999, 1.0)
+    got = expected + np.array([0.002, 0.0])
+    parity = check_parity((expected,), (got,), True, "fp16")
+    assert parity.argmax_differs == 0  # a lead within the tolerance
+    assert parity.passed is passed
+
+
+@pytest.mark.parametrize("precision", ["int8", "int8-dynamic"])
+def test_an_integer_file_is_compared_but_passes(precision: str) -> None:
+    parity = shifted(2.0, precision)
+    assert (parity.max_error, parity.argmax_differs, parity.agreement) == (2.0, 400, 0.0)
+    assert (parity.precision, parity.passed) == (precision, True)
+    assert not shifted(np.nan, precision).passed
+
+
+def test_a_record_says_the_precision_and_the_agreement() -> None:
+    assert asdict(compared(logits((1.0, 2.0)), logits((1.0, 2.0)))) == {
+        "max_error": 0.0, "argmax_differs": 0, "n": 1, "agreement": 1.0, "precision": "fp32",
+    }  # fmt: skip
