@@ -25,12 +25,20 @@ from harness.units import (
     parse_wall_s,
 )
 from harness_backends.registry import open_backend
+from harness_search.sensitivity_ladder import read_analysis
 from harness_search.settings import DEFAULT_TIME_S, Settings, check_study_name
 
 if TYPE_CHECKING:
     from harness.api.options import SearchOptions
     from harness.tasks.base import Reduction, Task
     from harness_search.progress import Progress
+
+
+_SEARCHING = (
+    "budget", "trials", "time", "study", "statistic", "max_drop", "max_size", "layers", "exclude",
+    "remeasure",
+)  # fmt: skip
+"""Options that say how to search."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +105,27 @@ def read_request(model: Any, data: Any, options: SearchOptions) -> Request:
     )  # fmt: skip
 
 
+def read_work_request(model: Any, data: Any, options: SearchOptions, command: str) -> Request:
+    """Check what was asked of a command that takes a model, data and a target, but searches not.
+
+    Args:
+        model: As for `read_request`.
+        data: As for `read_request`.
+        options: Those of a search that aren't about searching.
+        command: Its name, for messages.
+
+    Raises:
+        ConfigError: As `read_request`; also for an option of a search's alone.
+    """
+    for key in _SEARCHING:
+        if options.get(key) not in (None, (), [], False):
+            raise ConfigError(
+                f"`{key}` is an option of a search, not of {command!r}. Leave it out."
+            )
+    asked: SearchOptions = {**options, "budget": "100%", "trials": 1}
+    return read_request(model, data, asked)
+
+
 def _over_file(path: Path, given: Mapping[str, Any]) -> dict[str, Any]:
     """Return what a task file says with what was given in its place; tables and lists are merged.
 
@@ -139,6 +168,7 @@ def _settings(given: Mapping[str, Any]) -> Settings:
         seed=parse_count(str(given.get("seed", 0)), "--seed", least=0),
         max_size_bytes=None if size is None else int(size),
         layers=_names(given.get("layers", ())), exclude=_names(given.get("exclude", ())),
+        sensitivity=read_analysis(given.get("sensitivity")),
         results=Path(given.get("results", "results")),
     )  # fmt: skip
     open_backend(settings.target)

@@ -1,4 +1,4 @@
-"""`harness targets`, `harness tasks` and `harness models`: what there is, and what works here."""
+"""`harness targets`, `tasks`, `models` and `steps`: what there is, and what works here."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ def register(app: typer.Typer) -> None:
     app.command("targets", epilog="Example: harness targets")(targets)
     app.command("tasks", epilog="Example: harness tasks")(tasks)
     app.command("models", epilog="Example: harness models")(models)
+    app.command("steps", epilog="Example: harness steps")(steps)
 
 
 def targets() -> None:
@@ -70,4 +71,28 @@ def models() -> None:
         console.print(
             "[dim]Others: FILE.py:factory, pkg.module:factory, onnx:FILE, timm:NAME, "
             "torchvision:NAME[/]"
+        )
+
+
+def steps() -> None:
+    """List the compression steps and their options, for `harness compress --step`."""
+    with reported():
+        from dataclasses import MISSING, fields
+
+        from rich.markup import escape
+        from rich.padding import Padding
+
+        from harness.compression.steps import STEPS, step_class
+
+        console = stdout()
+        for name in STEPS:
+            kind = step_class(name)
+            console.print(f"[bold]{escape(name)}[/]  {escape(kind.about)}")
+            for one in fields(kind):
+                default = "" if one.default in (MISSING, None) else f" ({one.default})"
+                line = f"[bold]{one.name}[/]{escape(default)}  {escape(one.metadata['about'])}"
+                console.print(Padding(line, (0, 0, 0, 4), expand=False))
+        console.print(
+            "[dim]As text: NAME, or NAME:KEY=VALUE,KEY=VALUE; names within a value are joined by "
+            "'+'.[/]"
         )

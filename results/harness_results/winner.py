@@ -13,7 +13,7 @@ from harness_results.files import disk_errors
 from harness_results.picture import draw_search
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from harness_results.record import RunRecord
@@ -38,9 +38,13 @@ _CLASSES = "print(outputs[0].argmax(axis=1))\n"
 _VALUES = "print(dict(zip([o.name for o in session.get_outputs()], outputs)))\n"
 
 
-def run_py(record: RunRecord) -> str:
-    """Return the script beside a winner: it prints classes, or all outputs where there are none."""
-    return _RUN + (_CLASSES if record.task["classes"] else _VALUES)
+def run_py(task: Mapping[str, Any]) -> str:
+    """Return the script beside a model: it prints classes, or all outputs where there are none.
+
+    Args:
+        task: As in a record.
+    """
+    return _RUN + (_CLASSES if task["classes"] else _VALUES)
 
 
 def winner_folder(folder: StudyFolder, budget: str, several: bool) -> Path:
@@ -72,7 +76,7 @@ def write_winner(folder: StudyFolder, records: Sequence[RunRecord], budgets: Seq
                 part.mkdir(parents=True)
                 own = {
                     role: latest[record.budget["text"], role]
-                    for role in ("dense", "uniform", "global", "winner")
+                    for role in ("dense", "uniform", "global", "sensitivity", "winner")
                     if (record.budget["text"], role) in latest
                 }
                 _fill(part, folder, record, own)
@@ -92,7 +96,7 @@ def _fill(part: Path, folder: StudyFolder, record: RunRecord, finals: dict[str, 
     shutil.copyfile(onnx.path, part / "model.onnx")
     shutil.copyfile(folder.path / record.model["weights"], part / "weights.safetensors")
     (part / "pruning.json").write_text(json.dumps(pruning_history(record)) + "\n")
-    (part / "run.py").write_text(run_py(record))
+    (part / "run.py").write_text(run_py(record.task))
     (part / "card.md").write_text(card(record, finals, folder.results), encoding="utf-8")
 
 

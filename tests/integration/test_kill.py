@@ -21,7 +21,7 @@ TRIALS = "4"
 CHAIN = {
     "floor measured, not recorded": "harness_results.store:StudyFolder.write:1:before",
     "floor recorded": "harness_results.store:StudyFolder.write:1:after",
-    "teacher trained, not saved": "harness_search.baseline:fit:1:after",
+    "teacher trained, not saved": "harness_search.teacher:fit:1:after",
     "trial 0 probed": "harness_search.trial:_Life.fit_to_budget:1:after",
     "trial 0 trained": "harness_search.trial:fit:1:after",
     "trial 0 exported": "harness_search.trial:_Life.export:1:after",

@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 COMMANDS = (
-    "search", "bench", "doctor", "leaderboard", "replay", "targets", "tasks", "models", "init",
+    "search", "bench", "doctor", "leaderboard", "replay", "targets", "tasks", "models", "steps",
+    "init", "compress",
 )  # fmt: skip
 
 

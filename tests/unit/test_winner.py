@@ -192,7 +192,7 @@ REGRESSION = task_facts(metric="r2", classes=[])
 
 @pytest.mark.parametrize("task", [task_facts(), REGRESSION], ids=["classes", "values"])
 def test_run_py_is_short_and_says_no_to_telemetry_before_the_import(task: dict[str, Any]) -> None:
-    script = run_py(record(task=task))
+    script = run_py(record(task=task).task)
     assert len(script.splitlines()) <= 14
     assert script.index("ORT_DISABLE_TELEMETRY") < script.index("import numpy as np, onnxruntime")
     compile(script, "run.py", "exec")
@@ -213,7 +213,7 @@ def answers(
     graph = helper.make_graph(nodes, "g", info[:1], info[1:])
     opset = [helper.make_opsetid("", 17)]
     onnx.save(helper.make_model(graph, opset_imports=opset, ir_version=8), folder / "model.onnx")
-    (folder / "run.py").write_text(run_py(one))
+    (folder / "run.py").write_text(run_py(one.task))
     np.save(folder / "inputs.npy", inputs)
     said = []
     for arguments in ([], ["inputs.npy"]):

@@ -1,0 +1,79 @@
+"""A compression, from Python."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Unpack
+
+from harness.api.request import read_work_request
+from harness.compression.steps import parse_step
+from harness.compression.steps.base import Step
+from harness.errors import ConfigError
+from harness_search.compress import CompressSettings
+from harness_search.compress import compress as _compress
+from harness_search.progress import Progress
+from harness_search.settings import check_study_name
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from torch import nn
+
+    from harness.api.options import SearchOptions
+    from harness_results.compression import Report
+
+
+@dataclass(frozen=True, slots=True)
+class Compressed:
+    """How a compression ended.
+
+    Attributes:
+        folder: Where everything is: `model.onnx`, `weights.safetensors`, `report.json`, `table.md`.
+        report: What it did, before and after.
+    """
+
+    folder: Path
+    report: Report
+
+
+def compress(
+    model: str | nn.Module | None = None,
+    data: Any = None,
+    *,
+    steps: Sequence[str | Step],
+    run: str | None = None,
+    **options: Unpack[SearchOptions],
+) -> Compressed:
+    """Apply compression steps to a trained network, and measure it before and after.
+
+    An interrupted compression goes on where it stopped; a finished one is read from its report.
+
+    Args:
+        model: As for `harness.search`.
+        data: As for `harness.search`.
+        steps: In order; texts as `--step` takes, or steps.
+        run: Name of the compression's folder; None for one made from the rest.
+        **options: Those of `SearchOptions` that say nothing of searching.
+
+    Raises:
+        HarnessError: See `harness.errors`; a `ConfigError` for what the caller can mend.
+    """
+    progress = options.get("progress") or Progress()
+    if isinstance(steps, (str, Step)):
+        steps = [steps]
+    chosen = tuple(_step(one) for one in steps)
+    if run is not None:
+        check_study_name(run, "--run")
+    settings, task = read_work_request(model, data, options, "compress").load(progress)
+    asked = CompressSettings(settings.target, chosen, settings.seed, run, settings.results)
+    folder, report = _compress(asked, task, progress)
+    return Compressed(folder.path, report)
+
+
+def _step(given: Any) -> Step:
+    if isinstance(given, Step):
+        return given
+    if not isinstance(given, str):
+        raise ConfigError(f"A step must be a text or a Step. Received: {given!r}.")
+    return parse_step(given)

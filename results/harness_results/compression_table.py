@@ -1,0 +1,169 @@
+"""The before/after table of a compression, as rows of text and as Markdown."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from harness.units import (
+    format_count,
+    format_latency,
+    format_metric,
+    format_metric_change,
+    format_metric_range,
+    format_size,
+    format_times,
+    metric_words,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from harness_results.compression import Report
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One figure of both networks.
+
+    Attributes:
+        name: What it is.
+        before, after: With unit, and interval where it has one.
+        change: The ratio after/before, or for a metric the difference; empty where unknown.
+    """
+
+    name: str
+    before: str
+    after: str
+    change: str
+
+
+def rows(report: Report) -> list[Row]:
+    """Return the table's rows; a figure that is unknown on both sides is left out."""
+    metric = report.task["metric"]
+    words = metric_words(metric)
+    found = [
+        _score_row(report, "test", f"test {words}"),
+        _score_row(report, "validation", f"validation {words}"),
+        *(_latency_row(report, name) for name in ("p50", "p90", "p99")),
+        _count_row(report, "MACs", "macs", format_count),
+        _count_row(report, "parameters", "params", format_count),
+        _count_row(report, "non-zero", "nonzeros", format_count),
+        _count_row(report, "file", "size_bytes", format_size),
+        _memory_row(report),
+        Row("precision", report.before["precision"], report.after["precision"], ""),
+    ]
+    return [row for row in found if row.before or row.after]
+
+
+def quotation(report: Report) -> str:
+    """Return the one line that people quote: how much is left, and what became of the metric."""
+    metric, before, after = report.task["metric"], report.before, report.after
+    left = f"100 % -> {after['params'] / before['params']:.1%} of the parameters"
+    if after["nonzeros"] / after["params"] < 0.999 * before["nonzeros"] / before["params"]:
+        left += f", {after['nonzeros'] / before['nonzeros']:.1%} of the non-zero ones"
+    if after["precision"] != "fp32":
+        left += f", {after['precision']}"
+    was, now = (side["scores"]["test"]["value"] for side in (before, after))
+    change = report.change["test"]
+    ratio = after["latency"]["ratio_p50"]
+    return (
+        f"{left}: {metric_words(metric)} {format_metric(was, metric)} -> "
+        f"{format_metric(now, metric)}, change {format_metric_change(change['value'], metric)} "
+        f"({_change_range(report, 'test')}); {speed(ratio)}"
+    )
+
+
+def speed(ratio: list[float]) -> str:
+    """Return a latency ratio `[value, low, high]` in words, with its interval."""
+    value, low, high = ratio
+    if low <= 1 <= high:
+        return f"as fast within the error (p50 x {value:.3f}, {low:.3f} to {high:.3f})"
+    if value < 1:
+        return f"{1 / value:.2f}x faster ({1 / high:.2f}x to {1 / low:.2f}x)"
+    return f"{value:.2f}x slower ({low:.2f}x to {high:.2f}x)"
+
+
+def markdown(report: Report) -> str:
+    """Return the whole report for people: the quotation, the table, the steps, the setting."""
+    machine, target, figures = (
+        report.environment["machine"], report.target, report.after["latency"],
+    )  # fmt: skip
+    table = "\n".join(f"| {r.name} | {r.before} | {r.after} | {r.change} |" for r in rows(report))
+    metric = report.task["metric"]
+    steps = "\n".join(
+        f"| {i} | `{step['text']}` | {_scored(step['validation'], metric)} | "
+        f"{format_count(step['params'])} | {step['seconds']:.1f} s |"
+        for i, step in enumerate(report.steps, 1)
+    )
+    return f"""\
+# {report.task["name"]}: {", ".join(step["name"] for step in report.steps)}
+
+{quotation(report)}.
+
+| 95 % intervals | before | after | change |
+|---|---|---|---|
+{table}
+
+Latency changes are ratios after/before of interleaved calls; changes of the metric are paired, on
+the same samples. {figures["n_calls"]} calls of each in {figures["n_processes"]} fresh processes,
+{target["backend"]} {target["backend_version"]}, threads {target["threads"]}, batch
+{target["batch"]}, on {machine["cpu_model"]} with {machine["cpu_count"]} cores. The test split of
+{report.before["scores"]["test"]["n"]} samples had been read {format_times(report.test_reads)} by
+this compression. Flags: {", ".join(report.flags) or "none"}.
+
+| step | | validation after it, float32 | parameters | took |
+|---|---|---|---|---|
+{steps}
+"""
+
+
+def _scored(score: dict[str, Any], metric: str) -> str:
+    interval = format_metric_range(score["lo"], score["hi"], metric)
+    return f"{format_metric(score['value'], metric)} ({interval})"
+
+
+def _score_row(report: Report, split: str, name: str) -> Row:
+    metric = report.task["metric"]
+    was, now = (_scored(side["scores"][split], metric) for side in (report.before, report.after))
+    change = format_metric_change(report.change[split]["value"], metric)
+    return Row(name, was, now, f"{change} ({_change_range(report, split)})")
+
+
+def _change_range(report: Report, split: str) -> str:
+    metric, change = report.task["metric"], report.change[split]
+    low, high = (format_metric_change(change[key], metric) for key in ("lo", "hi"))
+    return f"{low.removesuffix(' pt')} to {high.removesuffix(' pt')}"
+
+
+def _latency_row(report: Report, name: str) -> Row:
+    was, now = (side["latency"].get(f"{name}_s") for side in (report.before, report.after))
+    ratio = report.after["latency"].get(f"ratio_{name}")
+    change = "" if ratio is None else f"x {ratio[0]:.3f} ({ratio[1]:.3f} to {ratio[2]:.3f})"
+    return Row(name, _latency(was), _latency(now), change)
+
+
+def _latency(triple: list[float] | None) -> str:
+    if triple is None:
+        return ""
+    value, low, high = map(format_latency, triple)
+    return f"{value} ({low} to {high})"
+
+
+def _count_row(report: Report, name: str, key: str, shown: Callable[[float], str]) -> Row:
+    was, now = report.before[key], report.after[key]
+    if was is None or now is None:
+        return Row(name, "" if was is None else shown(was), "" if now is None else shown(now), "")
+    return Row(name, shown(was), shown(now), f"x {now / was:.3f}" if was else "")
+
+
+def _memory_row(report: Report) -> Row:
+    was, now = (side["latency"]["peak_mem_bytes"] for side in (report.before, report.after))
+    if was is None or now is None:
+        return Row("peak memory", "", "", "")
+    return Row("peak memory", _memory(was), _memory(now), f"x {now[0] / was[0]:.3f}")
+
+
+def _memory(triple: list[float]) -> str:
+    median, low, high = map(format_size, triple)
+    return f"{median} ({low} to {high})"

@@ -1,0 +1,147 @@
+"""`harness compress` with a made-up clock: what it leaves behind, says, refuses and resumes."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from safetensors.numpy import load_file
+
+from support.running import run_cli
+
+PIPELINE = ("--step", "prune:params=60%", "--step", "distil:epochs=1", "--step", "int8")
+
+
+def run_compress(base: Path, *args: str, **extra: str) -> subprocess.CompletedProcess[str]:
+    fixed = ("compress", "--task", "tiny", "--target", "fake", "--results", str(base / "results"))
+    return run_cli(base, *fixed, *args, **extra)
+
+
+def folder(base: Path) -> Path:
+    (found,) = (base / "results" / "compressed").iterdir()
+    return found
+
+
+def report(base: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((folder(base) / "report.json").read_text())
+    return found
+
+
+Done = tuple[Path, subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory: pytest.TempPathFactory) -> Done:
+    base = tmp_path_factory.mktemp("compress")
+    return base, run_compress(base, *PIPELINE)
+
+
+def test_it_says_what_people_quote(done: Done) -> None:
+    _, ended = done
+    assert ended.returncode == 0, ended.stderr
+    assert "of the parameters, int8: accuracy" in " ".join(ended.stdout.split())
+    assert "x faster (" in ended.stdout
+    for row in ("test accuracy", "p50", "MACs", "parameters", "non-zero", "file", "peak memory"):
+        assert row in ended.stdout
+    assert "Traceback" not in ended.stderr
+
+
+def test_every_figure_of_both_networks_is_in_the_report(done: Done) -> None:
+    found = report(done[0])
+    before, after = found["before"], found["after"]
+    assert after["params"] <= 0.6 * before["params"]
+    assert after["macs"] < before["macs"]
+    assert (before["precision"], after["precision"]) == ("fp32", "int8")
+    assert after["latency"]["ratio_p50"][2] < 1
+    assert after["latency"]["n_processes"] >= 5
+    assert before["scores"]["test"]["n"] == 90
+    change = found["change"]["test"]
+    assert change["lo"] <= change["value"] <= change["hi"]
+    difference = after["scores"]["test"]["value"] - before["scores"]["test"]["value"]
+    assert change["value"] == pytest.approx(difference)
+    assert found["test_reads"] == 1
+    assert [step["name"] for step in found["steps"]] == ["prune", "distil", "int8"]
+
+
+def test_the_files_are_what_the_report_says(done: Done) -> None:
+    here = folder(done[0])
+    model = onnx.load(str(here / "model.onnx"))
+    assert {"QuantizeLinear", "DequantizeLinear"} <= {node.op_type for node in model.graph.node}
+    weights = load_file(str(here / "weights.safetensors"))
+    decision = report(done[0])["steps"][0]["decision"]
+    assert weights["conv1.weight"].shape[0] == decision["widths"]["conv1"]
+    assert (here / "table.md").read_text().count("\n|") > 12
+
+
+def test_the_script_beside_the_model_runs(done: Done, tmp_path: Path) -> None:
+    np.save(tmp_path / "x.npy", np.zeros((3, 1, 8, 8), np.float32))
+    ended = subprocess.run(
+        [sys.executable, str(folder(done[0]) / "run.py"), str(tmp_path / "x.npy")],
+        capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
+    assert ended.returncode == 0, ended.stderr
+    assert len(ended.stdout.strip("[]\n").split()) == 3
+
+
+def test_running_it_again_shows_the_report_and_reads_nothing(done: Done) -> None:
+    base, first = done
+    kept = (folder(base) / "report.json").read_bytes()
+    again = run_compress(base, *PIPELINE)
+    assert (again.returncode, again.stdout) == (0, first.stdout)
+    assert (folder(base) / "report.json").read_bytes() == kept
+
+
+@pytest.mark.parametrize(
+    "point",
+    [
+        "harness_search.pipeline:save_weights:1:before",  # the first step is settled, not done
+        "harness_search.pipeline:save_weights:2:after",  # trained, but nothing says so yet
+        "harness_search.compress:markdown:1:before",  # measured, scored, not reported
+    ],
+)
+def test_a_kill_loses_at_most_the_step_in_flight(done: Done, tmp_path: Path, point: str) -> None:
+    killed = run_compress(tmp_path, *PIPELINE, SUPPORT_KILL_AT=point)
+    assert killed.returncode == -9
+    assert not (folder(tmp_path) / "report.json").exists()
+    ended = run_compress(tmp_path, *PIPELINE)
+    assert ended.returncode == 0, ended.stderr
+    (kept, fresh) = (report(base)["after"] for base in (tmp_path, done[0]))
+    assert kept["sha256"] == fresh["sha256"]
+    assert kept["scores"] == fresh["scores"]
+
+
+@pytest.mark.parametrize(
+    ("steps", "named"),
+    [
+        ([], "at least one `--step`"),
+        (["prun:params=50%"], "Did you mean 'prune'?"),
+        (["prune:parms=50%"], "Did you mean 'params'?"),
+        (["prune:params=150%"], "params must be a share above 0 % and below 100 %"),
+        (["prune:params"], "KEY=VALUE"),
+        (["int8", "distil"], "it must be the last one"),
+        (["int8", "fp16"], "it must be the last one"),
+        (["prune:params=50%", "student:model=mlp"], "Put it first"),
+    ],
+)
+def test_bad_steps_are_refused_before_anything_is_written(
+    tmp_path: Path, steps: list[str], named: str
+) -> None:
+    ended = run_compress(tmp_path, *(part for step in steps for part in ("--step", step)))
+    assert ended.returncode == 2
+    assert named in " ".join(ended.stderr.split())
+    assert "Traceback" not in ended.stderr
+    assert not (tmp_path / "results").exists()
+
+
+def test_another_compression_of_the_name_is_refused(done: Done) -> None:
+    name = folder(done[0]).name
+    ended = run_compress(done[0], "--run", name, "--step", "int8")
+    assert ended.returncode == 2
+    assert "was begun with steps" in ended.stderr
+    assert "--run NAME" in ended.stderr
