@@ -7,18 +7,22 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from harness.api.bench import bench
+    from harness.api.compress import compress
     from harness.api.doctor import examine
     from harness.api.search import plan, replay, search
+    from harness.api.sensitivity import sensitivity
     from harness.api.single import loadgen, profile, serve
 
 __version__ = "0.1.0"
 __all__ = [
-    "__version__", "bench", "examine", "loadgen", "plan", "profile", "replay", "search", "serve",
+    "__version__", "bench", "compress", "examine", "loadgen", "plan", "profile", "replay",
+    "search", "sensitivity", "serve",
 ]  # fmt: skip
 
 _WHERE = {
-    "bench": "bench", "examine": "doctor", "loadgen": "single", "plan": "search",
-    "profile": "single", "replay": "search", "search": "search", "serve": "single",
+    "bench": "bench", "compress": "compress", "examine": "doctor", "loadgen": "single",
+    "plan": "search", "profile": "single", "replay": "search", "search": "search",
+    "sensitivity": "sensitivity", "serve": "single",
 }  # fmt: skip
 
 

@@ -9,7 +9,17 @@ from typing import Annotated
 import typer
 
 from harness import __version__
-from harness.cli import bench, doctor, init, leaderboard, listing, replay, search
+from harness.cli import (
+    bench,
+    compress,
+    doctor,
+    init,
+    leaderboard,
+    listing,
+    replay,
+    search,
+    sensitivity,
+)
 
 app = typer.Typer(
     help="Find the most accurate network that meets a measured latency budget on a device.",
@@ -30,6 +40,8 @@ def _options(
 
 
 search.register(app)
+compress.register(app)
+sensitivity.register(app)
 bench.register(app)
 doctor.register(app)
 leaderboard.register(app)

@@ -8,6 +8,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from harness.units import format_latency, format_size, format_wall
+from harness_search.proposals import warm_starts
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -28,11 +29,12 @@ def print_plan(console: Console, plan: Plan) -> None:
     console.print(_groups_table(plan))
     console.print(_cost_table(plan))
     if plan.trials is not None:
+        roles = warm_starts(settings)
         limits = [f"--time {format_wall(settings.time_s)}"] if settings.time_s else []
         limits += [f"--trials {settings.trials}"] if settings.trials else []
         console.print(
-            f"\n{' and '.join(limits)}: about {plan.trials} trials; the first two are uniform and "
-            "global pruning at the budget"
+            f"\n{' and '.join(limits)}: about {plan.trials} trials; the first {len(roles)} are "
+            f"{', '.join(roles[:-1])} and {roles[-1]} pruning at the budget"
         )
 
 

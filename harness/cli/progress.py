@@ -40,6 +40,7 @@ class SearchProgress(Progress):
         self._best: RunRecord | None = None
         self._limit: tuple[float | None, int | None] = (None, None)
         self._began = time.monotonic()
+        self._searching = False
 
     def start(
         self,
@@ -50,7 +51,7 @@ class SearchProgress(Progress):
         records: Sequence[RunRecord],
     ) -> None:
         """Show the study, from when its time runs, and what earlier sessions did."""
-        self._limit = (time_s, trials)
+        self._limit, self._searching = (time_s, trials), True
         self._began = time.monotonic() - elapsed_s
         for record in records:
             if record.kind == "trial":
@@ -86,7 +87,9 @@ class SearchProgress(Progress):
     def __rich__(self) -> RenderableType:
         """Return the live panel."""
         time_s, trials = self._limit
-        parts = [f"{self._trials} trials done" + (f" of {trials}" if trials else "")]
+        parts = []
+        if self._searching:
+            parts.append(f"{self._trials} trials done" + (f" of {trials}" if trials else ""))
         if self._best is not None:
             words = metric_words(self._best.task["metric"])
             parts.append(f"best {words} {_score(self._best)} at {_latency(self._best)}")
@@ -96,6 +99,8 @@ class SearchProgress(Progress):
         row = Table.grid(padding=(0, 1))
         bar = ProgressBar(total=self._total or 1, completed=self._done, width=30)
         row.add_row(Text(self._phase), bar if self._total else Text(""))
+        if not parts:
+            return row
         return Group(Text(" · ".join(parts), style="bold"), row)
 
 
@@ -124,7 +129,7 @@ def _latency(record: RunRecord) -> str:
 
 
 def _trial_line(record: RunRecord) -> str:
-    head = f"  trial {record.index:>3}  {record.role:<8}"
+    head = f"  trial {record.index:>3}  {record.role:<11}"
     if record.status == "failed":
         return f"{head} [red]failed[/]: {escape(record.reason or '')}"
     if record.status != "complete":
@@ -135,10 +140,10 @@ def _trial_line(record: RunRecord) -> str:
 
 
 @contextmanager
-def shown_progress() -> Iterator[SearchProgress]:
+def shown_progress(listener: type[SearchProgress] = SearchProgress) -> Iterator[SearchProgress]:
     """Yield a listener that draws on stderr while the block runs."""
     console = stderr()
-    progress = SearchProgress(console)
+    progress = listener(console)
     if not console.is_terminal:
         yield progress
         return

@@ -109,6 +109,12 @@ MaxDrop = Annotated[
 MaxSize = Annotated[Text, typer.Option("--max-size", help="Limit of the file, such as 2MB.")]
 Layers = Annotated[Text, typer.Option("--layers", help="Prune only these groups: a,b.")]
 Exclude = Annotated[Text, typer.Option("--exclude", help="Leave these groups whole: a,b.")]
+Sensitivity = Annotated[
+    Path | None,
+    typer.Option(
+        "--sensitivity", metavar="CSV", help="A table of `harness sensitivity`, to start from."
+    ),
+]
 Threads = Annotated[Text, typer.Option("--threads", metavar="N", help="Threads of the runtime.")]
 Set = Annotated[list[str] | None, typer.Option("--set", help="A target option, such as granule=8.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Tell what it would do, and stop.")]
@@ -156,6 +162,7 @@ def search(
     max_size: MaxSize = None,
     layers: Layers = None,
     exclude: Exclude = None,
+    sensitivity: Sensitivity = None,
     threads: Threads = None,
     settings: Set = None,
     dry_run: DryRun = False,
@@ -172,7 +179,8 @@ def search(
         "loss": loss, "metric": metric, "augment": augment, "recipe": recipe or (),
         "train_fraction": train_fraction, "coreset": coreset, "trials": trials, "time": time,
         "study": study, "statistic": statistic, "max_drop": max_drop, "max_size": max_size,
-        "layers": layers or (), "exclude": exclude or (), "threads": threads,
+        "layers": layers or (), "exclude": exclude or (),
+        "sensitivity": sensitivity, "threads": threads,
         "settings": settings or (), "remeasure": remeasure,
     }  # fmt: skip
     if trained:  # left out, a task file decides

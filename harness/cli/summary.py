@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from harness_search.engine import BudgetResult, SearchResult
     from harness_search.settings import Settings
 
-_ROLES = ("dense", "uniform", "global", "winner")
+_ROLES = ("dense", "uniform", "global", "sensitivity", "winner")
 _BAR = 24
 
 

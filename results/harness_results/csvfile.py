@@ -31,6 +31,11 @@ def cell(value: Any) -> str:
     return f"'{text}" if isinstance(value, str) and text.startswith(_FORMULA) else text
 
 
+def uncell(text: str) -> str:
+    """Return the text that `cell` made a cell of."""
+    return text[1:] if text.startswith("'") and text[1:].startswith(_FORMULA) else text
+
+
 def to_csv(columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> bytes:
     """Return a table as CSV."""
     buffer = io.StringIO()
@@ -40,8 +45,16 @@ def to_csv(columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> bytes:
     return buffer.getvalue().encode()
 
 
-def read_csv(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
+def read_csv(
+    path: Path, columns: Sequence[str], what: str = "a leaderboard", remedy: str = REMEDY
+) -> list[dict[str, str]]:
     """Return the rows of a table that `to_csv` wrote.
+
+    Args:
+        path: The file.
+        columns: What it must have.
+        what: The kind of table, for messages.
+        remedy: What to do where it is corrupt, for messages.
 
     Raises:
         ConfigError: If the file can't be read, or is no such table.
@@ -51,17 +64,16 @@ def read_csv(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
     except FileNotFoundError as exc:
         raise ConfigError(f"No such file: {path}. Run a search first, or name the CSV.") from exc
     except (OSError, UnicodeDecodeError, csv.Error) as exc:
-        raise ConfigError(f"{path} is not a readable CSV: {exc}. {REMEDY}") from exc
+        raise ConfigError(f"{path} is not a readable CSV: {exc}. {remedy}") from exc
     if not rows or rows[0] != list(columns):
         received = f"{len(rows[0])} others" if rows else "an empty file"
         raise ConfigError(
-            f"{path}: expected the {len(columns)} columns of a leaderboard, received {received}. "
-            f"{REMEDY}"
+            f"{path}: expected the {len(columns)} columns of {what}, received {received}. {remedy}"
         )
     for number, row in enumerate(rows[1:], start=2):
         if len(row) != len(columns):
             raise ConfigError(
                 f"{path}, line {number}: expected {len(columns)} cells, received {len(row)}. "
-                f"{REMEDY}"
+                f"{remedy}"
             )
     return [dict(zip(columns, row, strict=True)) for row in rows[1:]]

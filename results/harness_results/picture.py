@@ -22,6 +22,7 @@ _STYLE = {
     "dense": ("s", "#444444"),
     "uniform": ("^", "#0072b2"),
     "global": ("D", "#009e73"),
+    "sensitivity": ("v", "#e69f00"),
     "winner": ("*", "#d55e00"),
 }
 """Marker and colour by role; Okabe & Ito's palette, distinct for colour-blind readers."""

@@ -30,8 +30,8 @@ class RunRecord:
         run_id: UTC time and eight digits of the content's hash.
         study: Name of the study.
         kind: `"trial"`, `"final"`, `"rejected"` (missed the budget in its final) or `"floor"`.
-        role: `"dense"`, `"uniform"`, `"global"`, `"searched"`, `"winner"`, `"rejected"` or
-            `"floor"`.
+        role: `"dense"`, `"uniform"`, `"global"`, `"sensitivity"`, `"searched"`, `"winner"`,
+            `"rejected"` or `"floor"`.
         index: The trial's number in its study; for a final, of the trial that it finishes.
         status: `"complete"`, `"over_budget"`, `"over_size"` or `"failed"`.
         reason: Why it is not complete.

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from optuna.exceptions import StorageInternalError
 
-from harness.compression.importance import applicable_criteria
+from harness.compression.pruning.importance import applicable_criteria
 from harness.errors import ConfigError, ResultsError
 from harness.measurement.flags import is_blocked
 from harness.training import torch_kept
@@ -27,9 +27,10 @@ from harness_search.granule import find_granule
 from harness_search.identity import accept_setup, check_identity, mark_remeasuring
 from harness_search.optuna_study import OptunaStudy, judged
 from harness_search.preflight import check_results_apart, notes, prunable_graph
-from harness_search.proposals import CONTROLS, propose
+from harness_search.proposals import propose, warm_starts
 from harness_search.reduction import epochs_on_all
 from harness_search.remeasure import remeasure_study
+from harness_search.sensitivity_ladder import check_fits
 from harness_search.space import search_space
 from harness_search.tools import Tools, open_tools
 from harness_search.trial import run_trial
@@ -52,7 +53,8 @@ class BudgetResult:
 
     Attributes:
         budget: What had to be met.
-        finals: By role: `"dense"`, `"uniform"`, `"global"`, `"winner"`; absent where there is none.
+        finals: By role: `"dense"`, `"uniform"`, `"global"`, `"sensitivity"`, `"winner"`; absent
+            where there is none.
         nearest: Where there is no winner, the fastest network that was measured.
         below_floor: Whether even the smallest network is over the budget.
         dense_wins: Whether the dense model is within it, so that nothing was pruned.
@@ -167,6 +169,8 @@ def set_up(
     settings = replace(settings, target=target)
     criteria = applicable_criteria(tools.network, graph)
     space = search_space(graph, granule, settings, criteria, task.objective.uses_temperature)
+    if settings.sensitivity:
+        check_fits(settings.sensitivity, space)
     shared = {one.name: getattr(tools, one.name) for one in fields(Tools) if one.init}
     return Workbench(
         **{**shared, "target": target}, settings=settings, folder=folder, graph=graph, space=space,
@@ -292,7 +296,7 @@ def _affords_another(
     settings = bench.settings
     if settings.trials is not None and len(trials) >= settings.trials:
         return False
-    if len(trials) < len(CONTROLS) * len(budgets) or settings.time_s is None:
+    if len(trials) < len(warm_starts(settings)) * len(budgets) or settings.time_s is None:
         return True
     costs = [sum(r.timings_s.values()) for r in trials]
     needed = statistics.median(costs) + finals_cost_s(bench, len(budgets))
@@ -304,12 +308,13 @@ def _affords_another(
 
 
 def finals_cost_s(bench: Workbench, budgets: int) -> float:
-    """Return what the final measurements will take, seconds: 7 processes of 4 models a budget.
+    """Return what the final measurements will take, seconds: 7 processes of all models a budget.
 
-    Before them each model is started alone three times.
+    These are dense, warm starts and winner. Before them each is started alone three times.
     """
+    models = 2 + len(warm_starts(bench.settings))
     per_model = 0.25 + 30 * max(0.01, 3 * bench.dense_s["p50"])
-    return budgets * (4 * 3 * 0.4 + 7 * (0.6 + 4 * per_model))
+    return budgets * (models * 3 * 0.4 + 7 * (0.6 + models * per_model))
 
 
 def _finish(

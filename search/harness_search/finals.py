@@ -13,7 +13,7 @@ from harness.measurement.rounds import FINAL
 from harness.provenance import now_utc
 from harness_results.record import latency_figures, make_record
 from harness_search.optuna_study import judged
-from harness_search.proposals import CONTROLS, is_within_drop
+from harness_search.proposals import CONTROLS, SENSITIVITY, is_within_drop
 from harness_search.reduction import epochs_on_all, trained_on_all
 from harness_search.stopwatch import Stopwatch
 from harness_search.tools import samples_of
@@ -36,7 +36,7 @@ class Finalist:
     """A model that goes into the final: a trial's, or the dense one.
 
     Attributes:
-        role: `"dense"`, `"uniform"`, `"global"` or `"winner"`.
+        role: `"dense"`, `"uniform"`, `"global"`, `"sensitivity"` or `"winner"`.
         trial: The trial's record; None for the dense model.
         model: The file.
     """
@@ -64,7 +64,7 @@ def run_finals(
     dense = Finalist("dense", None, bench.dense)
     controls = [
         Finalist(role, trial, trained_model(bench, trial))
-        for role in CONTROLS
+        for role in (*CONTROLS, SENSITIVITY)
         for trial in records
         if trial.role == role and trial.status == "complete" and trial.budget["text"] == budget.text
     ]

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from harness.candidate import OnnxModel
-    from harness.compression.prune import History
+    from harness.compression.pruning.prune import History
     from harness.measurement.types import Measurement
     from harness_search.ladder import Ladder, Widths
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from harness_search.ladder import ranked_ladder, scaled_ladder
+from harness_search.sensitivity_ladder import sensitivity_ladder
 from harness_search.trial import Proposal
 
 if TYPE_CHECKING:
@@ -14,12 +15,21 @@ if TYPE_CHECKING:
 
     from harness.budget import Budget
     from harness_results.record import RunRecord
+    from harness_search.ladder import Ladder
     from harness_search.optuna_study import OptunaStudy
+    from harness_search.settings import Settings
     from harness_search.workbench import Workbench
 
 CONTROLS = ("uniform", "global")
+SENSITIVITY = "sensitivity"
+"""The third one, where a sensitivity analysis was given."""
 _FASTER = 0.85
 """Under `--max-drop`: how much faster than the best so far the next trial aims to be."""
+
+
+def warm_starts(settings: Settings) -> tuple[str, ...]:
+    """Return the roles of the trials that come before the sampler's, under each budget."""
+    return (*CONTROLS, SENSITIVITY) if settings.sensitivity else CONTROLS
 
 
 def propose(
@@ -35,19 +45,31 @@ def propose(
     """
     turn, budget = index // len(budgets), budgets[index % len(budgets)]
     share = budget.as_share(bench.dense_s[budget.statistic])
-    if turn < len(CONTROLS):
-        role = CONTROLS[turn]
-        densities = dict.fromkeys(bench.space.dense, 1.0)
-        ladder = (
-            scaled_ladder(bench.space, densities)
-            if role == "uniform"
-            else ranked_ladder(bench.space, bench.scores(bench.space.criteria[0]))
-        )
-        return Proposal(index, role, budget, share, ladder, bench.space.defaults(), None), None
+    known = warm_starts(bench.settings)
+    if turn < len(known):
+        role, params = known[turn], bench.space.defaults()
+        if role == SENSITIVITY:
+            params["criterion"] = _criterion(bench)
+        return Proposal(index, role, budget, share, _ladder(bench, role), params, None), None
     trial, params = studies[budget.text].ask(index)
     ladder = scaled_ladder(bench.space, bench.space.densities(params))
     aim = share if bench.settings.max_drop is None else _faster_aim(bench, records, budget, share)
     return Proposal(index, "searched", budget, aim, ladder, params, params), trial
+
+
+def _ladder(bench: Workbench, role: str) -> Ladder:
+    """Return a warm start's idea at every size."""
+    if role == SENSITIVITY:
+        return sensitivity_ladder(bench.space, bench.settings.sensitivity)
+    if role == "uniform":
+        return scaled_ladder(bench.space, dict.fromkeys(bench.space.dense, 1.0))
+    return ranked_ladder(bench.space, bench.scores(bench.space.criteria[0]))
+
+
+def _criterion(bench: Workbench) -> str:
+    """Return what chose the channels in the analysis, where it says something of this network."""
+    asked, known = bench.settings.sensitivity[0].criterion, bench.space.criteria
+    return asked if asked is not None and asked in known else known[0]
 
 
 def _faster_aim(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,9 +13,10 @@ from harness.errors import ConfigError
 if TYPE_CHECKING:
     from harness.budget import Budget
     from harness.target import Target
+    from harness_results.sensitivity_table import SensitivityRow
 
 DEFAULT_TIME_S = 180.0
-_LONGEST = 100
+LONGEST_NAME = 100
 """Characters of a study's name: it is a folder's."""
 
 
@@ -34,6 +35,7 @@ class Settings:
         max_size_bytes: Upper limit for the exported file.
         layers: Names of the only groups to prune; empty for all.
         exclude: Names of groups to leave whole.
+        sensitivity: Rows of a sensitivity analysis that seeds the search; empty for none.
         results: The results folder.
     """
 
@@ -47,6 +49,7 @@ class Settings:
     max_size_bytes: int | None = None
     layers: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
+    sensitivity: tuple[SensitivityRow, ...] = ()
     results: Path = Path("results")
 
     def study_name(self, task: str) -> str:
@@ -56,10 +59,7 @@ class Settings:
         budgets = "+".join(budget.text for budget in self.budgets)
         statistic = self.budgets[0].statistic
         name = f"{task}-{self.target.name}-{budgets}-{statistic}-s{self.seed}"
-        name = re.sub(r"[^\w.+-]", "", name.replace("%", "pct"))
-        if len(name) > _LONGEST:
-            name = f"{name[: _LONGEST - 9]}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
-        return name
+        return folder_name(name)
 
     def identity(self) -> dict[str, Any]:
         """Return what must not change between sessions of one study."""
@@ -73,17 +73,37 @@ class Settings:
             "max_size_bytes": self.max_size_bytes,
             "layers": list(self.layers),
             "exclude": list(self.exclude),
+            "sensitivity": self._sensitivity_digest(),
         }
 
+    def _sensitivity_digest(self) -> str | None:
+        """Return a hash of the analysis that seeds the search; None for none."""
+        if not self.sensitivity:
+            return None
+        text = repr([astuple(row) for row in self.sensitivity])
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
 
-def check_study_name(name: str) -> None:
+
+def folder_name(text: str) -> str:
+    """Return a text fit for a folder's name; what is too long ends in a part of its hash."""
+    name = re.sub(r"[^\w.+-]", "", text.replace("%", "pct"))
+    if len(name) > LONGEST_NAME:
+        name = f"{name[: LONGEST_NAME - 9]}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
+    return name
+
+
+def check_study_name(name: str, option: str = "--study") -> None:
     """Check that a name can be a folder's.
+
+    Args:
+        name: What was given.
+        option: Where, for messages.
 
     Raises:
         ConfigError: If not.
     """
-    if not re.fullmatch(r"[\w+-][\w.+-]*", name) or len(name) > _LONGEST:
+    if not re.fullmatch(r"[\w+-][\w.+-]*", name) or len(name) > LONGEST_NAME:
         raise ConfigError(
-            f"`--study` must be a name of at most {_LONGEST} letters, digits and any of '_.+-', "
-            f"not starting with a dot. Received: {name!r}."
+            f"`{option}` must be a name of at most {LONGEST_NAME} letters, digits and any of "
+            f"'_.+-', not starting with a dot. Received: {name!r}."
         )

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from harness.budget import Budget, Decision
 from harness.candidate import Candidate, OnnxModel
-from harness.compression.prune import choose_channels, prune
+from harness.compression.pruning.prune import choose_channels, prune
 from harness.errors import BackendError, ExportError, MeasurementError, TaskError
 from harness.manner import find_manner
 from harness.models.saving import save_weights
@@ -37,7 +37,7 @@ class Proposal:
 
     Attributes:
         index: The trial's number in its study.
-        role: `"uniform"`, `"global"` or `"searched"`.
+        role: `"uniform"`, `"global"`, `"sensitivity"` or `"searched"`.
         budget: What it has to meet.
         aim: Share of the dense latency to aim at, at most the budget's.
         ladder: The idea, at every size.

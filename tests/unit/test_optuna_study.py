@@ -10,7 +10,7 @@ import optuna
 import pytest
 from optuna.trial import TrialState
 
-from harness.compression.importance import CRITERIA
+from harness.compression.pruning.importance import CRITERIA
 from harness.errors import ResultsError
 from harness_search.optuna_study import OptunaStudy, constraints
 from harness_search.space import SearchSpace

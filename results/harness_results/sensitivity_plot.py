@@ -1,0 +1,168 @@
+"""A picture of a sensitivity analysis: what each group's pruning costs, and what it saves."""
+
+from __future__ import annotations
+
+import io
+from typing import TYPE_CHECKING
+
+from matplotlib import colormaps
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.ticker import PercentFormatter
+
+from harness.atomic import write_atomic
+from harness.units import SHARES, metric_words
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from matplotlib.axes import Axes
+
+    from harness_results.sensitivity_table import SensitivityRow
+
+_LINE_HEIGHT = 0.035
+"""Least distance of two labels, as a part of the panel's height."""
+_LABEL_SIZE = 7
+_GROWS_FROM = 24
+"""Groups from which the picture grows, so that their labels stay apart."""
+
+Lines = dict[str, list["SensitivityRow"]]
+
+
+def draw_sensitivity(path: Path, rows: Sequence[SensitivityRow], title: str) -> bool:
+    """Draw an analysis as a PNG, whole or not at all; return whether there was anything to draw.
+
+    On the left the change of accuracy against the share of channels removed, on the right the same
+    against the time saved, where something was timed. A line is a group, or dashed a block. It is
+    coloured by its place in the table, from dark to light, and starts at the dense network;
+    whiskers are 95 % intervals.
+
+    Args:
+        path: Where the file goes.
+        rows: The table's rows, in the network's order.
+        title: Which network, where.
+    """
+    lines = _lines([row for row in rows if row.val_acc_change is not None])
+    if not lines:
+        return False
+    timed = {
+        name: kept
+        for name, of in lines.items()
+        if (kept := [r for r in of if r.saved_s is not None])
+    }
+    height = 5 * max(1.0, len(lines) / _GROWS_FROM)
+    figure = Figure(figsize=(12 if timed else 7, height), dpi=130, layout="constrained")
+    FigureCanvasAgg(figure)
+    panels = figure.subplots(1, 2 if timed else 1, squeeze=False, sharey=True)[0]
+    colours = _colours(list(lines))
+    _draw_ratios(panels[0], lines, colours)
+    if timed:
+        _draw_savings(panels[1], timed, colours)
+    figure.suptitle(title)
+    metric = rows[0].metric
+    panels[0].set_ylabel(f"change of validation {metric_words(metric)}, nothing retrained")
+    if metric in SHARES:
+        panels[0].yaxis.set_major_formatter(PercentFormatter(1.0, decimals=1, symbol=" pt"))
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png")
+    write_atomic(path, buffer.getvalue())
+    return True
+
+
+def _lines(rows: Sequence[SensitivityRow]) -> Lines:
+    lines: Lines = {}
+    for row in rows:
+        lines.setdefault(row.name, []).append(row)
+    return {name: sorted(of, key=lambda row: row.ratio) for name, of in lines.items()}
+
+
+def _colours(names: Sequence[str]) -> dict[str, tuple[float, float, float, float]]:
+    """Return a colour per name, from dark to light; not the lightest, which white paper hides."""
+    shades = colormaps["viridis"]
+    last = max(1, len(names) - 1)
+    return {name: shades(0.85 * i / last) for i, name in enumerate(names)}
+
+
+def _draw_ratios(
+    axes: Axes, lines: Lines, colours: dict[str, tuple[float, float, float, float]]
+) -> None:
+    for name, rows in lines.items():
+        axes.errorbar(
+            [0.0, *(row.ratio for row in rows)], [0.0, *(_change(row)[0] for row in rows)],
+            yerr=_whiskers([_change(row) for row in rows]), fmt=_style(rows), markersize=3,
+            linewidth=1.2, elinewidth=0.6, color=colours[name],
+        )  # fmt: skip
+    axes.axhline(0, color="#bbbbbb", linewidth=0.8, zorder=0)
+    axes.set_xlabel("share of the group's channels removed")
+    axes.xaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+    ends = {name: (rows[-1].ratio, _change(rows[-1])[0]) for name, rows in lines.items()}
+    _label(axes, ends, colours)
+
+
+def _draw_savings(
+    axes: Axes, lines: Lines, colours: dict[str, tuple[float, float, float, float]]
+) -> None:
+    for name, rows in lines.items():
+        axes.errorbar(
+            [0.0, *(_saved_ms(row)[0] for row in rows)], [0.0, *(_change(row)[0] for row in rows)],
+            xerr=_whiskers([_saved_ms(row) for row in rows]), fmt=_style(rows), markersize=3,
+            linewidth=1.2, elinewidth=0.6, color=colours[name],
+        )  # fmt: skip
+    axes.axhline(0, color="#bbbbbb", linewidth=0.8, zorder=0)
+    axes.axvline(0, color="#bbbbbb", linewidth=0.8, zorder=0)
+    axes.set_xlabel("p50 saved, ms")
+    ends = {n: (_saved_ms(rows[-1])[0], _change(rows[-1])[0]) for n, rows in lines.items()}
+    _label(axes, ends, colours)
+
+
+def _label(
+    axes: Axes,
+    ends: dict[str, tuple[float, float]],
+    colours: dict[str, tuple[float, float, float, float]],
+) -> None:
+    """Write each line's name beside the panel, at the height of its end or just below the next."""
+    low, high = axes.get_ylim()
+    step = min(_LINE_HEIGHT, 1 / len(ends))
+    ceiling = 1.0
+    left_over = len(ends)
+    for name, (x, y) in sorted(ends.items(), key=lambda item: (-item[1][1], item[0])):
+        left_over -= 1  # room for those below is kept
+        height = min(max((y - low) / (high - low), left_over * step), ceiling)
+        ceiling = height - step
+        axes.annotate(
+            name, (x, y), (1.02, height), textcoords=axes.transAxes, fontsize=_LABEL_SIZE,
+            va="center", color=colours[name], annotation_clip=False,
+            arrowprops={"arrowstyle": "-", "color": colours[name], "linewidth": 0.4, "alpha": 0.6},
+        )  # fmt: skip
+
+
+def _style(rows: Sequence[SensitivityRow]) -> str:
+    return "s--" if rows[0].kind == "block" else "o-"
+
+
+Triple = tuple[float, float, float]
+"""A value and its interval."""
+
+
+def _change(row: SensitivityRow) -> Triple:
+    value, low, high = row.val_acc_change, row.val_acc_change_lo, row.val_acc_change_hi
+    assert value is not None  # a score has its interval
+    assert low is not None
+    assert high is not None
+    return value, low, high
+
+
+def _saved_ms(row: SensitivityRow) -> Triple:
+    value, low, high = row.saved_s, row.saved_lo_s, row.saved_hi_s
+    assert value is not None  # a timing has its interval
+    assert low is not None
+    assert high is not None
+    return value * 1e3, low * 1e3, high * 1e3
+
+
+def _whiskers(triples: Sequence[Triple]) -> list[list[float]]:
+    """Return what reaches below and above each value; nothing for the dense network, the first."""
+    below = [max(0.0, value - low) for value, low, _ in triples]
+    above = [max(0.0, high - value) for value, _, high in triples]
+    return [[0.0, *below], [0.0, *above]]

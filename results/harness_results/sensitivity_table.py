@@ -1,0 +1,167 @@
+"""sensitivity.csv: what pruning each group alone costs and saves."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, fields
+from typing import TYPE_CHECKING, Any
+
+from harness.atomic import write_atomic
+from harness.errors import ConfigError
+from harness_results.csvfile import read_csv, to_csv, uncell
+from harness_results.files import disk_errors
+from harness_results.store import StudyFolder
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+FILE, PICTURE = "sensitivity.csv", "sensitivity.png"
+_REMEDY = "`harness sensitivity` makes such a table; a corrupt one is made anew once it is deleted."
+
+
+class SensitivityFolder(StudyFolder):
+    """`<results>/sensitivity/<study>`: a sensitivity analysis."""
+
+    __slots__ = ()
+
+    @property
+    def path(self) -> Path:
+        """The analysis's own folder."""
+        return self.results / "sensitivity" / self.study
+
+    @property
+    def table(self) -> Path:
+        """The rows, as CSV."""
+        return self.path / FILE
+
+    @property
+    def picture(self) -> Path:
+        """The plot of the rows."""
+        return self.path / PICTURE
+
+    def create(self) -> None:
+        """Make the folders: there are no records.
+
+        Raises:
+            ConfigError: If they can't be written.
+        """
+        with disk_errors(self.results):
+            self.models.mkdir(parents=True, exist_ok=True)
+
+
+@dataclass(frozen=True, slots=True)
+class SensitivityRow:
+    """What was found when one thing alone was removed from the trained dense network.
+
+    None is unknown. The fields are the columns of the table, in their order.
+
+    Attributes:
+        kind: `"group"`: some channels of a group; `"block"`: a whole residual block.
+        name: The group's or the block's.
+        width: Channels of the group in the dense network; None for a block.
+        kept: Channels that stayed.
+        ratio: Share of channels removed; 1 for a block.
+        criterion: Importance criterion that chose the channels; None for a block.
+        metric: What is judged by; higher is better.
+        n: Validation samples.
+        val_acc: The metric without retraining of anything, batch norms included.
+        val_acc_change: Its change from the dense network on the same samples, with the paired 95 %
+            interval `val_acc_change_lo` to `val_acc_change_hi`.
+        val_loss: Mean loss; `val_loss_change` is its rise from the dense network's.
+        dense_s: The dense network's p50 beside this one, seconds; None where nothing was timed.
+        saved_s: By how much this one's p50 is shorter, seconds, with its 95 % interval `saved_lo_s`
+            to `saved_hi_s`.
+        params_saved: Parameters fewer than in the dense network.
+        macs_saved: Multiply-accumulates fewer, for one sample.
+        reason: What failed.
+        flags: Of the measurement.
+    """
+
+    kind: str
+    name: str
+    width: int | None
+    kept: int | None
+    ratio: float
+    criterion: str | None
+    metric: str
+    n: int
+    val_acc: float | None = None
+    val_acc_change: float | None = None
+    val_acc_change_lo: float | None = None
+    val_acc_change_hi: float | None = None
+    val_loss: float | None = None
+    val_loss_change: float | None = None
+    dense_s: float | None = None
+    saved_s: float | None = None
+    saved_lo_s: float | None = None
+    saved_hi_s: float | None = None
+    params_saved: int | None = None
+    macs_saved: int | None = None
+    reason: str | None = None
+    flags: tuple[str, ...] = ()
+
+    @property
+    def key(self) -> tuple[str, str, int | None]:
+        """What tells rows of one table apart."""
+        return self.kind, self.name, self.kept
+
+    @property
+    def cost_per_s(self) -> float | None:
+        """Rise of the loss per second saved; None where that is unknown or nothing was saved."""
+        if self.val_loss_change is None or self.saved_s is None or self.saved_s <= 0:
+            return None
+        return self.val_loss_change / self.saved_s
+
+
+COLUMNS = tuple(field.name for field in fields(SensitivityRow))
+_WHOLE = ("width", "kept", "n", "params_saved", "macs_saved")
+_WORDS = ("kind", "name", "criterion", "metric", "reason")
+_NEEDED = tuple(name for name in COLUMNS[: COLUMNS.index("val_acc")]
+                if name not in ("width", "kept", "criterion"))  # fmt: skip
+
+
+def write_sensitivity(path: Path, rows: Sequence[SensitivityRow]) -> None:
+    """Write a table, whole or not at all."""
+    write_atomic(path, to_csv(COLUMNS, [asdict(row) | {"flags": " ".join(row.flags)}
+                                        for row in rows]))  # fmt: skip
+
+
+def read_sensitivity(path: Path) -> list[SensitivityRow]:
+    """Return the rows of a table, in its order.
+
+    Raises:
+        ConfigError: If the file is missing, or is no such table.
+    """
+    if not path.is_file():
+        raise ConfigError(f"{path} is no file. Expected a {FILE}. {_REMEDY}")
+    cells = read_csv(path, COLUMNS, "a sensitivity analysis", _REMEDY)
+    return [_row(path, number, row) for number, row in enumerate(cells, start=2)]
+
+
+def _row(path: Path, number: int, cells: dict[str, str]) -> SensitivityRow:
+    values: dict[str, Any] = {}
+    for name, text in cells.items():
+        try:
+            values[name] = _value(name, text)
+        except ValueError as exc:
+            raise ConfigError(
+                f"{path}, line {number}: {name} must be {exc}. Received: {text!r}. {_REMEDY}"
+            ) from exc
+    return SensitivityRow(**values)
+
+
+def _value(name: str, text: str) -> Any:
+    """Return what a cell says; a ValueError says what was expected."""
+    if name == "flags":
+        return tuple(text.split())
+    if not text:
+        if name in _NEEDED:
+            raise ValueError("given")
+        return None
+    if name in _WORDS:
+        return uncell(text)
+    kind, expected = (int, "a whole number") if name in _WHOLE else (float, "a number")
+    try:
+        return kind(text)
+    except ValueError:
+        raise ValueError(expected) from None

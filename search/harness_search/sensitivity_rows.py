@@ -1,0 +1,152 @@
+"""One row of a sensitivity analysis: accuracy and loss in torch, time on the target."""
+
+from __future__ import annotations
+
+import statistics
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from harness.budget import Budget
+from harness.errors import (
+    BackendError,
+    DeviceLost,
+    ExportError,
+    HarnessError,
+    MeasurementError,
+    TaskError,
+)
+from harness.export import layer_macs
+from harness.models.finals import finished
+from harness.training import predict
+from harness_results.sensitivity_table import SensitivityRow
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from torch import nn
+
+    from harness.data.split import Split
+    from harness.tasks.objective import Arrays
+    from harness_search.cuts import Cut
+    from harness_search.workbench import Workbench
+
+_AS_DENSE = Budget("share", 1.0, "p50", "100%")
+"""A pair is timed until it is known which of the two is faster, or its plan ends."""
+_ALL_S = 120.0
+"""All cuts are timed where that takes no longer, else the middle one of each group."""
+
+
+class Measurer:
+    """Holds cut networks against the dense one.
+
+    Args:
+        bench: The session, its network trained and exported.
+        criterion: Chooses the channels.
+        samples: Validation samples at most, drawn at random: folders come class by class.
+    """
+
+    def __init__(self, bench: Workbench, criterion: str, samples: int) -> None:
+        self._bench, self._criterion = bench, criterion
+        self._split = _some(bench.task.data.validation, samples, bench.seed("sensitivity"))
+        self._dense = self._outputs(bench.network)
+        self._loss = bench.score(self._dense, self._split).loss
+        self._size = self._sizes(bench.network)
+
+    def measure(self, cut: Cut, known: SensitivityRow | None, timed: bool) -> SensitivityRow:
+        """Return a cut's row; what fails is told in it.
+
+        Args:
+            cut: What to remove.
+            known: Its row where only the time is missing.
+            timed: Whether to time it.
+
+        Raises:
+            DeviceLost: If the process or board that times went away: no fault of the cut's, so it
+                is to be measured again.
+        """
+        row = known or SensitivityRow(
+            cut.kind, cut.name, cut.width, cut.kept, cut.ratio,
+            None if cut.kind == "block" else self._criterion,
+            self._bench.task.objective.metric.name, len(self._split),
+        )  # fmt: skip
+        try:
+            network = cut.make(self._bench, self._criterion)
+            if known is None:
+                row = replace(row, **self._judged(network))
+            return replace(row, **self._timed(network)) if timed else row
+        except DeviceLost:
+            raise
+        except (BackendError, ExportError, MeasurementError, TaskError) as exc:
+            self._bench.progress.note(f"{cut.describe()}: {exc}")
+            return replace(row, reason=f"{type(exc).__name__}: {exc}")
+
+    def _judged(self, network: nn.Module) -> dict[str, Any]:
+        task, size = self._bench.task, self._sizes(network)
+        outputs = self._outputs(network)
+        score = self._bench.score(outputs, self._split)
+        change = task.objective.change(self._dense, outputs, self._split)
+        return {
+            "val_acc": score.value, "val_acc_change": change.value,
+            "val_acc_change_lo": change.lo, "val_acc_change_hi": change.hi,
+            "val_loss": score.loss, "val_loss_change": score.loss - self._loss,
+            "params_saved": self._size[0] - size[0], "macs_saved": self._size[1] - size[1],
+        }  # fmt: skip
+
+    def _timed(self, network: nn.Module) -> dict[str, Any]:
+        """Time a network beside the dense one: saved = dense p50 * (1 - ratio of the p50s)."""
+        bench = self._bench
+        with bench.lock.shared():
+            model = bench.export(network, bench.model_path("probe.onnx"))
+        measured = bench.timed({"candidate": model}, _AS_DENSE)
+        dense_s = measured["dense"].stats.p50.value
+        ratio = measured["candidate"].stats.ratio("p50")
+        return {
+            "dense_s": dense_s, "saved_s": dense_s * (1 - ratio.value),
+            "saved_lo_s": dense_s * (1 - ratio.hi), "saved_hi_s": dense_s * (1 - ratio.lo),
+            "flags": measured["candidate"].flags,
+        }  # fmt: skip
+
+    def _outputs(self, network: nn.Module) -> Arrays:
+        """Return what the network's file would give on the samples, computed in torch."""
+        whole = finished(network, self._bench.task.network.finals)
+        try:
+            with self._bench.lock.shared():
+                return predict(whole, self._split.chunks())
+        except HarnessError:
+            raise
+        except Exception as exc:  # the network's own code raises what it likes
+            raise TaskError(f"The network doesn't run on the validation split: {exc}") from exc
+
+    def _sizes(self, network: nn.Module) -> tuple[int, int]:
+        """Return a network's parameters, and its multiply-accumulates for one sample."""
+        parameters = sum(tensor.numel() for tensor in network.parameters())
+        return parameters, sum(layer_macs(network, self._bench.example[:1]).values())
+
+
+def _some(split: Split, samples: int, seed: int) -> Split:
+    if len(split) <= samples:
+        return split
+    order = torch.randperm(len(split), generator=torch.Generator().manual_seed(seed))
+    return split.take(order[:samples].sort().values)
+
+
+def wants_timing(row: SensitivityRow) -> bool:
+    """Whether a known row lacks its time, and nothing failed about it."""
+    return row.dense_s is None and row.reason is None
+
+
+def affords_all(pairs: int, rows: Iterable[SensitivityRow]) -> bool:
+    """Whether timing so many pairs takes two minutes at most, by the dense latency in some rows."""
+    seen = [row.dense_s for row in rows if row.dense_s is not None]
+    return bool(seen) and pairs * pair_cost_s(statistics.median(seen)) <= _ALL_S
+
+
+def pair_cost_s(dense_s: float) -> float:
+    """Return what timing a pair takes, seconds: a process, and two models' warm-up and sittings.
+
+    About ten rounds of warm-up and twelve sittings of three rounds, a round being ten milliseconds
+    or three calls of each model.
+    """
+    return 0.6 + 2 * (0.25 + (10 + 12 * 3) * max(0.01, 3 * dense_s))

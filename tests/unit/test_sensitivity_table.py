@@ -1,0 +1,90 @@
+"""sensitivity.csv: what is written is what is read."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+import pytest
+
+from harness.errors import ConfigError
+from harness_results.sensitivity_table import (
+    COLUMNS,
+    SensitivityFolder,
+    SensitivityRow,
+    read_sensitivity,
+    write_sensitivity,
+)
+
+WHOLE = SensitivityRow(
+    "group", "conv1", 32, 16, 0.5, "l2", "accuracy", 50, 0.75, -0.125, -0.25, 0.0625, 0.5, 0.25,
+    0.002, 0.0005, 0.00025, 0.00075, 7088, 119808, None, ("contended", "steal"),
+)  # fmt: skip
+FAILED = SensitivityRow("block", "-layer1", None, None, 1.0, None, "accuracy", 50, reason="=no")
+README = Path(__file__).resolve().parents[2] / "results" / "README.md"
+
+
+def test_rows_come_back_as_they_were(tmp_path: Path) -> None:
+    write_sensitivity(tmp_path / "a.csv", [WHOLE, FAILED])
+    assert read_sensitivity(tmp_path / "a.csv") == [WHOLE, FAILED]
+
+
+def test_unknown_cells_are_empty_and_no_cell_is_a_formula(tmp_path: Path) -> None:
+    write_sensitivity(tmp_path / "a.csv", [FAILED])
+    with (tmp_path / "a.csv").open() as file:
+        (row,) = csv.DictReader(file)
+    assert row["val_acc"] == row["saved_s"] == row["flags"] == row["width"] == ""
+    assert row["name"] == "'-layer1"
+    assert row["reason"] == "'=no"
+
+
+def test_the_cost_is_the_rise_of_the_loss_per_second_saved() -> None:
+    assert WHOLE.cost_per_s == pytest.approx(500)
+    assert FAILED.cost_per_s is None
+
+
+def damaged(path: Path, old: str, new: str) -> str:
+    write_sensitivity(path, [WHOLE])
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new))
+    with pytest.raises(ConfigError) as caught:
+        read_sensitivity(path)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "words"),
+    [
+        (",16,", ",many,", "line 2: kept must be a whole number. Received: 'many'"),
+        (",0.75,", ",high,", "line 2: val_acc must be a number. Received: 'high'"),
+        ("conv1", "", "line 2: name must be given. Received: ''"),
+        ("kind,", "", "columns of a sensitivity analysis"),
+        (",contended steal", "", "expected 22 cells, received 21"),
+    ],
+)
+def test_a_damaged_table_is_refused_with_the_place(
+    tmp_path: Path, old: str, new: str, words: str
+) -> None:
+    said = damaged(tmp_path / "a.csv", old, new)
+    assert words in said
+    assert said.endswith("made anew once it is deleted.")
+
+
+def test_a_missing_table_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"is no file. Expected a sensitivity.csv"):
+        read_sensitivity(tmp_path / "none.csv")
+
+
+def test_an_analysis_has_a_folder_beside_the_studies(tmp_path: Path) -> None:
+    folder = SensitivityFolder(tmp_path, "a")
+    folder.create()
+    assert folder.table.parent == tmp_path / "sensitivity" / "a"
+    assert [path.name for path in folder.path.iterdir()] == ["models"]
+    assert not (tmp_path / "studies").exists()
+
+
+def test_every_column_is_explained() -> None:
+    section = README.read_text().split("## sensitivity.csv")[1].split("\n## ")[0]
+    for column in COLUMNS:
+        assert f"`{column}`" in section, column
