@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
     from harness_results.compression import Report
 
-EPOCHS, HALF_EPOCHS, STUDENT_EPOCHS = 3, 60, 10
+EPOCHS, HALF_EPOCHS, STUDENT_EPOCHS = 2, 40, 5
 COLUMNS = (
     "part", "row", "model", "steps", "seed", "params_ratio", "nonzeros_ratio", "macs_ratio",
     "size_ratio", "memory_ratio", "p50_before_ms", "p50_ratio", "p50_lo", "p50_hi", "acc_before",
