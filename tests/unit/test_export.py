@@ -230,6 +230,12 @@ def test_outputs_of_another_number_or_shape_never_pass(got: Any) -> None:
     assert (parity.max_error, parity.passed) == (None, False)
 
 
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "int8", "int8-dynamic"])
+def test_a_network_that_is_not_finite_has_no_parity_in_any_precision(precision: str) -> None:
+    parity = check_parity((SMALL * np.nan,), (SMALL,), True, precision)
+    assert (parity.max_error, parity.agreement, parity.passed) == (None, None, False)
+
+
 def test_values_have_no_class_that_could_differ() -> None:
     one = logits((1.0,), (2.0,))
     assert compared(one, one, classifies=False).passed
