@@ -306,6 +306,42 @@ def test_a_child_that_is_killed_is_told(monkeypatch: pytest.MonkeyPatch) -> None
         converted(file.data, FP16, file.samples, "input", True)
 
 
+def test_a_child_that_can_not_be_started_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    def run(*args: Any, **options: Any) -> Any:
+        raise OSError(12, "Cannot allocate memory")
+
+    monkeypatch.setattr(convert.subprocess, "run", run)
+    file = exported("sequence")
+    with pytest.raises(ExportError, match="can't be started: .*Cannot allocate memory"):
+        converted(file.data, FP16, file.samples, "input", True)
+
+
+def test_the_childs_own_temporary_files_go_with_its_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def run(argv: list[str], env: dict[str, str], **options: Any) -> Any:
+        code = "import os, tempfile; tempfile.mkdtemp(); os.kill(os.getpid(), 9)"
+        return real([argv[0], "-c", code], env=env, **options)
+
+    real = subprocess.run
+    monkeypatch.setattr(convert.subprocess, "run", run)
+    monkeypatch.setattr(convert.tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    file = exported("sequence")
+    with pytest.raises(ExportError, match="signal 9"):
+        converted(file.data, FP16, file.samples, "input", True)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_for_temporary_files_that_can_not_be_written_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(convert.tempfile, "tempdir", str(tmp_path / "gone"))
+    file = exported("sequence")
+    with pytest.raises(ExportError, match=r"room for about [\d.]+ MB.*gone.*TMPDIR"):
+        converted(file.data, FP16, file.samples, "input", True)
+
+
 def test_this_process_keeps_the_runtime_out() -> None:
     code = (
         "import sys, harness.compression.quantisation.convert as c\n"

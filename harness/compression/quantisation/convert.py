@@ -16,7 +16,7 @@ from harness.compression.quantisation.precision import FP32
 from harness.errors import ConfigError, ExportError
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Collection, Mapping
 
     from numpy.typing import NDArray
 
@@ -70,7 +70,8 @@ def converted(
 
     Raises:
         ConfigError: If there is no sample.
-        ExportError: If the file can't be converted, or its conversion doesn't run.
+        ExportError: If the file can't be converted, its conversion doesn't run, or temporary files
+            can't be written.
     """
     if precision.name == FP32.name:
         return data
@@ -83,13 +84,30 @@ def converted(
         "precision": precision.name, "method": precision.method, "input_name": input_name,
         "full_range": full_range,
     }  # fmt: skip
-    with tempfile.TemporaryDirectory(prefix="harness-quantise-") as name:
-        folder = Path(name)
-        (folder / "model.onnx").write_bytes(data)
-        (folder / "job.json").write_text(json.dumps(job))
-        np.save(folder / "samples.npy", samples[: precision.calibration])
-        _run(folder, precision.name)
-        return (folder / "result.onnx").read_bytes()
+    return _from_child(data, job, samples[: precision.calibration])
+
+
+def _from_child(data: bytes, job: Mapping[str, Any], samples: NDArray[Any]) -> bytes:
+    """Return what a child process makes of a file.
+
+    Raises:
+        ExportError: If it fails, or temporary files can't be written.
+    """
+    try:
+        with tempfile.TemporaryDirectory(prefix="harness-quantise-") as name:
+            folder = Path(name)
+            (folder / "model.onnx").write_bytes(data)
+            (folder / "job.json").write_text(json.dumps(job))
+            np.save(folder / "samples.npy", samples)
+            _run(folder, job["precision"])
+            return (folder / "result.onnx").read_bytes()
+    except OSError as exc:
+        needed = (3 * len(data) + samples.nbytes) / 1e6
+        raise ExportError(
+            f"Converting a file to {job['precision']} needs a folder for temporary files that can "
+            f"be written, with room for about {needed:,.1f} MB. Received: {exc}. Make room there, "
+            "or set TMPDIR to another folder."
+        ) from exc
 
 
 def _run(folder: Path, precision: str) -> None:
@@ -103,10 +121,18 @@ def _run(folder: Path, precision: str) -> None:
         "PYTHONPATH": path, "ORT_DISABLE_TELEMETRY": "1",
         # The tools hold names in sets: no file is to depend on the order of one process.
         "PYTHONHASHSEED": "0",
+        # The tools' own temporary files go with the folder, also where the child is killed.
+        "TMPDIR": str(folder),
     }  # fmt: skip
     # -P: a user's own onnx.py in the current folder is not to be imported.
     argv = [sys.executable, "-P", "-m", _CHILD, str(folder)]
-    ended = subprocess.run(argv, env=environment, capture_output=True, text=True, check=False)
+    try:
+        ended = subprocess.run(argv, env=environment, capture_output=True, text=True, check=False)
+    except OSError as exc:
+        raise ExportError(
+            f"The process that converts a file to {precision} can't be started: {exc}. It needs "
+            "about as much memory as this one."
+        ) from exc
     if ended.returncode == 0:
         return
     lines = ended.stderr.strip().splitlines()
