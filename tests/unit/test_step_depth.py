@@ -9,14 +9,13 @@ import torch
 from torch import nn
 
 from harness.compression.depth.blocks import drop_blocks, residual_blocks
-from harness.compression.depth.choice import Judge, calibrate, choose_blocks
+from harness.compression.depth.choice import Judge, choose_blocks
 from harness.compression.steps import parse_step
 from harness.compression.steps.base import Context, Silent, Work
 from harness.errors import ConfigError, TaskError
 from harness.export import count_macs
 from harness.models.network import Network
 from harness.models.resnet import ResNet
-from support.networks import conv
 from support.tiny import TinyNet, tiny
 
 EXAMPLE = torch.randn(1, 1, 8, 8, generator=torch.Generator().manual_seed(0))
@@ -203,13 +202,3 @@ def test_waiting_timings_get_their_turn_and_progress_is_told(resnet: nn.Module) 
     parse_step("depth:params=80%").decide(Work(resnet), context)
     assert told[0] == (1, 7)
     assert len(breaths) >= 7
-
-
-def test_batch_norms_take_the_statistics_of_what_they_see() -> None:
-    model = nn.Sequential(conv(1, 4), nn.Flatten(), nn.Dropout(), nn.Linear(4 * 64, 3)).eval()
-    batches = [EXAMPLE.new_tensor(range(16)).view(16, 1, 1, 1) * EXAMPLE, EXAMPLE]
-    calibrate(model, batches)
-    seen = model[0][0](batches[0])
-    assert torch.allclose(model[0][1].running_mean, seen.mean((0, 2, 3)), atol=1e-4)
-    assert torch.allclose(model[0][1].running_var, seen.var((0, 2, 3)), rtol=1e-3)
-    assert not any(module.training for module in model.modules())

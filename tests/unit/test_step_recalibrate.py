@@ -69,6 +69,18 @@ def test_other_norms_of_running_statistics_and_none_are_left() -> None:
     assert batch_norms(model) == {}
 
 
+@pytest.mark.parametrize("given", [[], [torch.randn(1, 3, 8, 8)]], ids=["none", "single"])
+def test_without_samples_to_compare_statistics_stay(given: list[torch.Tensor]) -> None:
+    model = shifted(nn.Sequential(nn.BatchNorm2d(3)))
+    assert torch.equal(recalibrated(model, given)[0].running_mean, torch.full((3,), 5.0))
+
+
+def test_a_batch_of_a_single_sample_is_left_out() -> None:
+    model, single = nn.Sequential(nn.BatchNorm2d(3)), torch.full((1, 3, 8, 8), 99.0)
+    whole, rest = (recalibrated(model, x) for x in ([single, *batches()], batches()))
+    assert torch.equal(whole[0].running_mean, rest[0].running_mean)
+
+
 def test_a_spoilt_network_is_told() -> None:
     model = nn.Sequential(nn.BatchNorm2d(3), nn.BatchNorm2d(3))
     with pytest.raises(TaskError, match="Batch norm '0' has statistics that are not finite"):
@@ -137,5 +149,5 @@ def test_a_network_without_batch_norm_stays_and_that_is_told() -> None:
 
 def test_options() -> None:
     assert parse_step("recalibrate:samples=512") == Recalibrate(512)
-    with pytest.raises(ConfigError, match="samples must be a whole number from 1"):
+    with pytest.raises(ConfigError, match="samples must be a whole number from 2"):
         parse_step("recalibrate:samples=0")

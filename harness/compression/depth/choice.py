@@ -7,7 +7,6 @@ import math
 from typing import TYPE_CHECKING
 
 import torch
-from torch import nn
 
 from harness.compression.depth.blocks import leave_out
 from harness.compression.pruning.dependency.cutting import copied
@@ -15,9 +14,12 @@ from harness.errors import ConfigError, HarnessError, TaskError
 from harness.export import count_macs
 from harness.tasks.objective import one_or_all
 from harness.training import predict_tensors
+from harness.training.recalibration import recalibrate
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from torch import nn
 
     from harness.compression.depth.blocks import Block
     from harness.compression.steps.base import Context
@@ -68,7 +70,7 @@ class Judge:
         """
         try:
             smaller = self._without(gone)
-            calibrate(smaller, self._batches[:_CALIBRATING])
+            recalibrate(smaller, self._batches[:_CALIBRATING])
             outputs = one_or_all(predict_tensors(smaller, self._batches))
             with torch.inference_mode():
                 found = float(self._objective.anew().loss(outputs, self._targets))
@@ -89,28 +91,6 @@ class Judge:
         if self.by == "macs":
             return count_macs(model, self._example)
         return sum(parameter.numel() for parameter in model.parameters())
-
-
-def calibrate(model: nn.Module, batches: Sequence[torch.Tensor]) -> None:
-    """Give a network's batch norms the statistics of a few batches, in place.
-
-    Args:
-        model: The network, in evaluation mode.
-        batches: Samples, each `[N, ...]`; one of a single sample has no statistics and is left out.
-    """
-    norms = [one for one in model.modules() if isinstance(one, nn.modules.batchnorm._BatchNorm)]
-    norms = [norm for norm in norms if norm.running_mean is not None]
-    batches = [batch for batch in batches if len(batch) > 1]
-    if not norms or not batches:
-        return
-    for norm in norms:
-        norm.reset_running_stats()
-        norm.momentum = None  # the plain mean over batches
-        norm.train()
-    with torch.inference_mode():
-        for batch in batches:
-            model(batch)
-    model.eval()
 
 
 def choose_blocks(

@@ -29,7 +29,7 @@ class Recalibrate(Step):
     name: ClassVar[str] = "recalibrate"
     about: ClassVar[str] = "estimate batch norm's statistics anew, without training"
 
-    samples: int = option(whole(1), 2048, about="training samples to estimate them from, at most")
+    samples: int = option(whole(2), 2048, about="training samples to estimate them from, at most")
 
     def decide(self, work: Work, context: Context) -> Decision:
         """Return how many samples are used: none where there is nothing to estimate."""
