@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import copy
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import onnxruntime
@@ -15,8 +16,10 @@ from harness.compression.quantisation.fake import FakeInput, FakeWeight, fake_qu
 from harness.compression.quantisation.precision import FP32, Precision
 from harness.compression.steps import parse_step
 from harness.compression.steps.base import Context, Silent, Work
+from harness.data.augment import Augmentation
 from harness.errors import ConfigError, TaskError
 from harness.export import onnx_bytes
+from harness.tasks.base import Reduction
 from harness.training import fit
 from support.networks import network
 from support.tiny import TinyNet, tiny
@@ -79,15 +82,28 @@ def test_gradients_go_straight_through() -> None:
 
 
 def test_inputs_are_rounded_to_a_range_that_moves_in_training_only() -> None:
-    layer, hook = nn.Linear(2, 2), FakeInput()
-    first = torch.tensor([[0.102, 1.0]])
-    (found,) = hook(layer, (first,)) or ()
-    torch.testing.assert_close(found, torch.tensor([[26 / 255, 1.0]]))
-    (clipped,) = hook(layer.eval(), (torch.tensor([[-1.0, 3.0]]),)) or ()
-    torch.testing.assert_close(clipped, torch.tensor([[0.0, 1.0]]))
-    (moved,) = hook(layer.train(), (torch.tensor([[-1.0, 3.0]]),)) or ()
-    torch.testing.assert_close(moved, torch.tensor([[-0.01, 1.02]]), atol=0.005, rtol=0)
-    assert hook(layer, (torch.tensor([1]),)) is None
+    seen: list[torch.Tensor] = []
+
+    class Seeing(nn.Linear):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            seen.append(x)
+            return x
+
+    layer = Seeing(2, 2)
+    hook = FakeInput(layer)
+    layer(torch.tensor([[0.102, 1.0]]))
+    torch.testing.assert_close(seen[-1], torch.tensor([[26 / 255, 1.0]]))
+    copied = copy.deepcopy(layer)
+    layer.eval()(torch.tensor([[-1.0, 3.0]]))
+    torch.testing.assert_close(seen[-1], torch.tensor([[0.0, 1.0]]))
+    for one in (layer.train(), copied):  # a copy has a range of its own
+        one(torch.tensor([[-1.0, 3.0]]))
+        torch.testing.assert_close(seen[-1], torch.tensor([[-0.01, 1.02]]), atol=0.005, rtol=0)
+    layer(torch.tensor([1]))
+    assert seen[-1].equal(torch.tensor([1]))
+    assert layer.state_dict().keys() == {"weight", "bias"}
+    hook.remove()
+    assert dict(layer.named_buffers()) == {}
 
 
 def test_fake_quantisation_leaves_no_trace() -> None:
@@ -116,7 +132,12 @@ def test_the_step_folds_trains_and_gives_a_plain_network() -> None:
     before = copy.deepcopy(DENSE)
     work = Work(DENSE)
     decision = STEP.decide(work, CONTEXT)
-    assert decision == {"folded": [["conv1", "bn1"], ["conv2", "bn2"]]}
+    assert decision.pop("channels_last") in (True, False)
+    assert decision == {
+        "epochs": 1, "lr": pytest.approx(0.005), "seed": 0, "samples": 320, "of": 320,
+        "bfloat16": False, "folded": [["conv1", "bn1"], ["conv2", "bn2"]],
+    }  # fmt: skip
+    decision = STEP.decide(work, CONTEXT)
     done = STEP.apply(work, decision, CONTEXT)
     assert same(before, DENSE)
     assert not done.module.training
@@ -214,8 +235,55 @@ class Recording(nn.Module):
 
 def test_the_teacher_is_asked_once_where_all_views_are_one() -> None:
     teacher = Recording().eval()
-    applied("qat:epochs=3", Work(DENSE), replace(CONTEXT, teacher=teacher))
+    context, step = replace(CONTEXT, teacher=teacher), parse_step("qat:epochs=3")
+    decision = step.decide(Work(DENSE), context)
+    teacher.seen = 0
+    step.apply(Work(DENSE), decision, context)
     assert teacher.seen == len(TASK.data.train)
+
+
+class Killed(Exception):
+    pass
+
+
+class Killing(Silent):
+    """Ends a step in its third epoch."""
+
+    def advance(self, done: int, total: int) -> None:
+        if done == 25:
+            raise Killed
+
+
+def test_a_killed_step_goes_on_to_the_same_weights(tmp_path: Path) -> None:
+    module = copy.deepcopy(DENSE)
+    module.conv2.weight.data[:, ::2] = 0
+    work = Work(module, ("conv2.weight",))
+    train = replace(TASK.data.train, augmentation=Augmentation(shift=True))
+    task = replace(TASK, data=replace(TASK.data, train=train), reduction=Reduction(0.9, "random"))
+    context = replace(CONTEXT, task=task)
+    whole = applied("qat:epochs=3", work, context)
+    listener = Counting()
+    kept = replace(context, folder=tmp_path)
+    with pytest.raises(Killed):
+        applied("qat:epochs=3", work, replace(kept, listener=Killing()))
+    rest = applied("qat:epochs=3", work, replace(kept, listener=listener))
+    assert listener.steps[0] == (19, 27)
+    assert same(rest.module, whole.module)
+    assert rest.module.conv2.weight[:, ::2].eq(0).all()
+
+
+class Column(nn.Module):
+    """A teacher whose outputs would be broadcast."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return DENSE(x)[:, :1]
+
+
+def test_a_teacher_of_other_outputs_is_refused_where_it_is_imitated() -> None:
+    context = replace(CONTEXT, teacher=Column().eval())
+    with pytest.raises(ConfigError, match=r"Step 'qat': .*\[N, 1\]. Received: \[N, 3\]"):
+        STEP.decide(Work(DENSE), context)
+    parse_step("qat:weight=0").decide(Work(DENSE), context)
 
 
 def test_a_network_without_layers_is_refused() -> None:

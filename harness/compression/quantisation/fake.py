@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -16,6 +17,8 @@ LAYERS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
 """What is computed in integers on the device."""
 _MOMENTUM = 0.01
 """Share of the newest batch in a moving range, as in torch's own observers."""
+_LOW, _HIGH = "fake_low", "fake_high"
+"""Buffers of a layer that hold its input's range."""
 _LEAST_SCALE = 1e-12
 """Where all values are 0, and nothing can be divided by their range."""
 
@@ -35,30 +38,48 @@ class FakeInput:
     """A forward pre-hook that rounds a layer's input to 256 steps of a moving range.
 
     The range is an exponential average of each training batch's smallest and largest value, and
-    always holds 0 (Jacob et al., 2018, section 3.1).
+    always holds 0 (Jacob et al., 2018, section 3.1). It lies in buffers of the layer, so that
+    checkpoints keep it and copies have their own.
+
+    Args:
+        layer: What it is for; it gets the buffers.
     """
 
-    def __init__(self) -> None:
-        self._low: torch.Tensor | None = None
-        self._high: torch.Tensor | None = None
+    def __init__(self, layer: nn.Module) -> None:
+        for name, nothing in ((_LOW, math.inf), (_HIGH, -math.inf)):
+            layer.register_buffer(name, torch.tensor(nothing), persistent=False)
+        self._handle = layer.register_forward_pre_hook(_rounded)
+        self._layer = layer
 
-    def __call__(self, layer: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...] | None:
-        """Return the inputs, the first one rounded; None for no change."""
-        if not inputs or not inputs[0].is_floating_point():
-            return None
-        first, *rest = inputs
-        low, high = self._range(first.detach(), layer.training)
-        scale = ((high - low) / 255).clamp_min(_LEAST_SCALE)
-        zero = (-low / scale).round().clamp(0, 255).to(torch.int32)
-        return (torch.fake_quantize_per_tensor_affine(first, scale, zero, 0, 255), *rest)
+    def remove(self) -> None:
+        """Take the hook and the buffers off."""
+        self._handle.remove()
+        for name in (_LOW, _HIGH):
+            delattr(self._layer, name)
 
-    def _range(self, values: torch.Tensor, training: bool) -> tuple[torch.Tensor, torch.Tensor]:
-        if self._low is None or self._high is None:
-            self._low, self._high = values.amin().clamp_max(0), values.amax().clamp_min(0)
-        elif training:
-            self._low = torch.lerp(self._low, values.amin().clamp_max(0), _MOMENTUM)
-            self._high = torch.lerp(self._high, values.amax().clamp_min(0), _MOMENTUM)
-        return self._low, self._high
+
+def _rounded(layer: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...] | None:
+    """Return a layer's inputs, the first one rounded; None for no change."""
+    if not inputs or not inputs[0].is_floating_point():
+        return None
+    first, *rest = inputs
+    low, high = _range(layer, first.detach())
+    scale = ((high - low) / 255).clamp_min(_LEAST_SCALE)
+    zero = (-low / scale).round().clamp(0, 255).to(torch.int32)
+    return (torch.fake_quantize_per_tensor_affine(first, scale, zero, 0, 255), *rest)
+
+
+def _range(layer: nn.Module, values: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return a layer's range; a training batch moves it, and the first batch sets it."""
+    low, high = layer.get_buffer(_LOW), layer.get_buffer(_HIGH)
+    least, largest = values.amin().clamp_max(0), values.amax().clamp_min(0)
+    if low > high:
+        low.copy_(least)
+        high.copy_(largest)
+    elif layer.training:
+        low.lerp_(least, _MOMENTUM)
+        high.lerp_(largest, _MOMENTUM)
+    return low, high
 
 
 def quantisable(model: nn.Module) -> list[nn.Module]:
@@ -81,7 +102,7 @@ def fake_quantised(model: nn.Module) -> Iterator[None]:
         model: Changed in place; plain again afterwards, with the weights that were trained.
     """
     layers = quantisable(model)
-    hooks = [layer.register_forward_pre_hook(FakeInput()) for layer in layers]
+    hooks = [FakeInput(layer) for layer in layers]
     for layer in layers:
         parametrize.register_parametrization(layer, "weight", FakeWeight())
     try:

@@ -7,19 +7,16 @@ from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from harness.compression.steps.base import Context, Decision, Step, Work
-from harness.compression.steps.kept import TeacherViews, kept, network_identity
+from harness.compression.steps.kept import TeacherViews, network_identity, training_rows
 from harness.compression.steps.options import choice, number, option, text, whole
 from harness.compression.steps.outputs import check_outputs
 from harness.data.augment import parse_augmentation
 from harness.errors import ConfigError
 from harness.manner import Manner, find_manner
-from harness.tasks.part import training_part
 from harness.training import SoftTargets, fit
-from harness.training.checkpoint import digest_of
 from harness.training.features import Features, attention_pairs
 
 if TYPE_CHECKING:
-    import torch
     from torch import nn
 
     from harness.data.split import Split
@@ -148,17 +145,12 @@ class Distil(Step):
         # Where attention is compared the teacher runs on every batch in any case.
         if self.teacher == "live" or self._compares_attention():
             return SoftTargets(context.teacher, self.temperature, self.weight, identity)
-        facts = (identity, context.task.data.sha256, split.augmentation)
-        tensors = {} if split.rows is None else {"rows": split.rows}
-        outputs = TeacherViews(
-            context.teacher, split, context.folder, digest_of(facts, tensors),
-            again=self.views is not None, breathe=context.breathe,
-        )  # fmt: skip
+        outputs = TeacherViews(context, split, again=self.views is not None)
         return SoftTargets(outputs, self.temperature, self.weight, identity)
 
     def _split(self, context: Context) -> Split:
         """Return what is trained on: the task's part of the training split, augmented as asked."""
-        split = _part(context)
+        split = training_rows(context)
         augmentation = None if self.augment is None else parse_augmentation(self.augment, "augment")
         if augmentation is not None and split.inputs.ndim != 4:
             raise ConfigError(
@@ -166,19 +158,3 @@ class Distil(Step):
                 f"{list(split.sample_shape)}. Leave it out."
             )
         return split if self.augment is None else replace(split, augmentation=augmentation)
-
-
-def _part(context: Context) -> Split:
-    """Return the part of the training split that the task's reduction leaves."""
-    task, split = context.task, context.task.data.train
-    if task.reduction.fraction == 1:
-        return split
-
-    def rows() -> tuple[torch.Tensor]:
-        found = training_part(task, context.teacher, context.seed, context.breathe).rows
-        assert found is not None  # a part is told by its rows
-        return (found,)
-
-    facts = (task.reduction, task.data.sha256, context.seed, network_identity(context.teacher))
-    (found,) = kept(context.folder, f"part-{digest_of(facts, {})[:16]}", rows)
-    return replace(split, rows=found)

@@ -1,15 +1,16 @@
-"""What takes long to compute, kept in a step's folder for when the step is resumed."""
+"""What steps that train have in common, kept in a step's folder for when the step is resumed."""
 
 from __future__ import annotations
 
 import contextlib
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
 
 from harness.atomic import write_atomic
-from harness.tasks.part import breathing
+from harness.tasks.part import breathing, training_part
 from harness.training import predict_tensors
 from harness.training.checkpoint import digest_of, tensors_of
 
@@ -17,12 +18,16 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+    import torch
     from torch import nn
 
+    from harness.compression.steps.base import Context
     from harness.data.split import Split
     from harness.training import Views
 
 _PREFIX = "teacher"
+_HASH = "sha256"
+"""In a file's header: a damaged one is never taken, also where only its numbers are."""
 
 
 def kept(folder: Path | None, name: str, make: Callable[[], Views]) -> Views:
@@ -37,12 +42,16 @@ def kept(folder: Path | None, name: str, make: Callable[[], Views]) -> Views:
         return make()
     path = folder / f"{name}.safetensors"
     with contextlib.suppress(OSError, SafetensorError):  # missing, or damaged
-        found = load_file(path)
-        return tuple(found[str(number)] for number in range(len(found)))
+        with safe_open(path, "pt") as file:
+            found = {key: file.get_tensor(key) for key in map(str, range(len(file.keys())))}
+            told = file.metadata()
+        if found and told == {_HASH: digest_of(name, found)}:
+            return tuple(found.values())
     made = make()
+    tensors = {str(number): part.contiguous() for number, part in enumerate(made)}
     with contextlib.suppress(OSError):  # it is only for when the step is resumed
         folder.mkdir(parents=True, exist_ok=True)
-        write_atomic(path, save({str(i): part.contiguous() for i, part in enumerate(made)}))
+        write_atomic(path, save(tensors, {_HASH: digest_of(name, tensors)}))
     return made
 
 
@@ -51,30 +60,44 @@ def network_identity(module: nn.Module) -> str:
     return digest_of(type(module).__qualname__, tensors_of([module]))
 
 
+def training_rows(context: Context) -> Split:
+    """Return the part of the training split that the task's reduction leaves."""
+    task, split = context.task, context.task.data.train
+    if task.reduction.fraction == 1:
+        return split
+
+    def rows() -> tuple[torch.Tensor]:
+        found = training_part(task, context.teacher, context.seed, context.breathe).rows
+        assert found is not None  # a part is told by its rows
+        return (found,)
+
+    facts = (task.reduction, task.data.sha256, context.seed, network_identity(context.teacher))
+    (found,) = kept(context.folder, f"part-{digest_of(facts, {})[:16]}", rows)
+    return replace(split, rows=found)
+
+
 class TeacherViews:
     """A teacher's outputs on views of a split, each computed once, as `SoftTargets` asks for them.
 
     Args:
-        teacher: The teacher, in evaluation mode.
+        context: Has the teacher, the data that the split is of, and the folder that they are kept
+            in; where it has none, they are kept in memory.
         split: The samples; without augmentation all views are one.
-        folder: Where they are kept; None for memory.
-        identity: Of teacher and split.
         again: Whether views are shown more than once; else only the last one is kept.
-        breathe: Called before every batch that the teacher is run on.
     """
 
     def __init__(
         self,
-        teacher: nn.Module,
+        context: Context,
         split: Split,
-        folder: Path | None,
-        identity: str,
         *,
         again: bool,
-        breathe: Callable[[], None],
     ) -> None:
-        self._teacher, self._split, self._folder = teacher, split, folder
-        self._identity, self._again, self._breathe = identity, again, breathe
+        self._context, self._split, self._again = context, split, again
+        facts = (
+            network_identity(context.teacher), context.task.data.sha256, split.augmentation
+        )  # fmt: skip
+        self._identity = digest_of(facts, {} if split.rows is None else {"rows": split.rows})
         self._held: dict[int, Views] = {}
 
     def __call__(self, view: int) -> Views:
@@ -82,16 +105,18 @@ class TeacherViews:
         number = 0 if self._split.augmentation is None else view
         if number in self._held:
             return self._held[number]
-        if self._folder is not None or not self._again:
+        folder = self._context.folder
+        if folder is not None or not self._again:
             self._held.clear()  # the folder has them, or nobody asks for them again
         name = f"{_PREFIX}-{self._identity[:16]}-{number}"
-        self._held[number] = kept(self._folder, name, lambda: self._computed(number))
-        if self._folder is not None and not self._again:
-            for old in self._folder.glob(f"{_PREFIX}-*.safetensors"):
+        self._held[number] = kept(folder, name, lambda: self._computed(number))
+        if folder is not None and not self._again:
+            for old in folder.glob(f"{_PREFIX}-*.safetensors"):
                 if old.stem != name:
-                    old.unlink(missing_ok=True)
+                    with contextlib.suppress(OSError):  # it only takes room
+                        old.unlink()
         return self._held[number]
 
     def _computed(self, view: int) -> Views:
         chunks = self._split.chunks(view=view)
-        return predict_tensors(self._teacher, breathing(chunks, self._breathe))
+        return predict_tensors(self._context.teacher, breathing(chunks, self._context.breathe))

@@ -2,27 +2,25 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, ClassVar
-
-import torch
 
 from harness.compression.quantisation.fake import fake_quantised, quantisable
 from harness.compression.rewriting.norms import fold_norms, refold
 from harness.compression.steps.base import Context, Decision, Step, Work
+from harness.compression.steps.kept import TeacherViews, network_identity, training_rows
 from harness.compression.steps.options import number, option, whole
+from harness.compression.steps.outputs import check_outputs
 from harness.errors import ConfigError, TaskError
-from harness.manner import find_manner
-from harness.tasks.part import breathing, training_part
-from harness.training import SoftTargets, fit, predict_tensors
+from harness.manner import Manner, find_manner
+from harness.training import SoftTargets, fit
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Collection
 
     from torch import nn
 
     from harness.data.split import Split
-    from harness.training import Views
 
 _LR_SHARE = 0.1
 """Of the recipe's rate for candidates: the network is trained already, and has to keep what it
@@ -54,10 +52,11 @@ class QuantisationAware(Step):
     weight: float = option(number(0, 1), 0.7, about="share of the imitation in the loss")
 
     def decide(self, work: Work, context: Context) -> Decision:
-        """Return the pairs of a layer and a batch norm that are folded.
+        """Return epochs, learning rate, seed, samples, manner, and the layers and norms folded.
 
         Raises:
-            ConfigError: If the network has no convolution or linear layer.
+            ConfigError: If the network has no convolution or linear layer, or returns something
+                else than its teacher.
             TaskError: If it doesn't run.
         """
         if not quantisable(work.module):
@@ -69,10 +68,24 @@ class QuantisationAware(Step):
             pairs = fold_norms(work.module, context.example)[1]
         except Exception as exc:  # the network's own code raises what it likes
             raise TaskError(f"The network can't be run to fold its batch norms: {exc}") from exc
-        return {"folded": [list(pair) for pair in pairs]}
+        if self.weight > 0:
+            check_outputs(self.name, work.module, context)
+        task, recipe = context.task, context.task.recipe
+        # Not in bfloat16, whose 8 bits would hide what is to be learnt from rounding to 8 bits.
+        exact, module = replace(task.objective, bfloat16=False), refold(work.module, pairs)
+        with context.shared(), fake_quantised(module):
+            split = training_rows(context)
+            manner = find_manner(module, split, exact, recipe)
+        return {
+            "epochs": self.epochs, "lr": self.lr or _LR_SHARE * recipe.trial_lr,
+            "seed": context.seed, "samples": len(split), "of": len(task.data.train),
+            **asdict(manner), "folded": [list(pair) for pair in pairs],
+        }  # fmt: skip
 
     def apply(self, work: Work, decision: Decision, context: Context) -> Work:
         """Return the network folded and trained; zeros of sparse parameters stay zeros.
+
+        In `context.folder`, an interrupted training goes on.
 
         Raises:
             ConfigError: If the decision is another network's.
@@ -80,9 +93,10 @@ class QuantisationAware(Step):
         """
         found = self.rebuild(work, decision, context)
         context.listener.phase("quantisation-aware training")
-        keep_zeros = _zero_keeper(found)
+        sparse = [found.module.get_parameter(name) for name in found.sparse]
         with context.shared(), fake_quantised(found.module):
-            self._train(found.module, context, keep_zeros)
+            names = _now_named(sparse, found.module)
+            self._train(replace(found, sparse=names), decision, context)
         return replace(found, module=found.module.eval())
 
     def rebuild(self, work: Work, decision: Decision, context: Context) -> Work:
@@ -95,52 +109,33 @@ class QuantisationAware(Step):
         names = {name for name, _ in module.named_parameters(remove_duplicate=False)}
         return replace(work, module=module, sparse=tuple(n for n in work.sparse if n in names))
 
-    def _train(self, module: nn.Module, context: Context, keep_zeros: Callable[[], None]) -> None:
-        """Train in place."""
-        task, recipe = context.task, context.task.recipe
-        split = training_part(task, context.teacher, context.seed, context.breathe)
-        soft = SoftTargets(_teacher(context, split), self.temperature, self.weight)
-        lr = _LR_SHARE * recipe.trial_lr if self.lr is None else self.lr
-        # Not in bfloat16, whose 8 bits would hide what is to be learnt from rounding to 8 bits.
-        exact = replace(task.objective, bfloat16=False)
-        manner = find_manner(module, split, exact, recipe)
+    def _train(self, work: Work, decision: Decision, context: Context) -> None:
+        """Train in place a network whose rounding is simulated."""
+        task, split = context.task, training_rows(context)
 
         def on_batch(done: int, total: int) -> None:
-            keep_zeros()
             context.listener.advance(done, total)
             context.breathe()
 
         fit(
-            module, split, task.objective, recipe, epochs=self.epochs, lr=lr,
-            seed=context.seed, soft=soft, manner=manner, on_batch=on_batch,
+            work.module, split, task.objective, task.recipe,
+            epochs=decision["epochs"], lr=decision["lr"], seed=decision["seed"],
+            soft=self._soft(split, context), sparse=work.sparse,
+            manner=Manner(decision["channels_last"], decision["bfloat16"]),
+            checkpoint=None if context.folder is None else context.folder / "checkpoint.pt",
+            on_batch=on_batch,
         )  # fmt: skip
 
-
-def _teacher(context: Context, split: Split) -> Callable[[int], Views]:
-    """Return what gives the teacher's outputs on a view; without augmentation all views are one."""
-    kept: dict[int, Views] = {}
-
-    def outputs(view: int) -> Views:
-        key = view if split.augmentation is not None else 0
-        if key not in kept:
-            kept.clear()
-            kept[key] = predict_tensors(
-                context.teacher, breathing(split.chunks(view=view), context.breathe)
-            )
-        return kept[key]
-
-    return outputs
+    def _soft(self, split: Split, context: Context) -> SoftTargets | None:
+        if self.weight == 0:
+            return None
+        identity = network_identity(context.teacher)
+        outputs = TeacherViews(context, split, again=False)
+        return SoftTargets(outputs, self.temperature, self.weight, identity)
 
 
-def _zero_keeper(work: Work) -> Callable[[], None]:
-    """Return what sets entries of sparse parameters that are zero now back to zero."""
-    # By the parameters themselves: they have other names while their rounding is simulated.
-    parameters = dict(work.module.named_parameters(remove_duplicate=False))
-    zeros = [(parameters[name], parameters[name] == 0) for name in work.sparse]
-
-    @torch.no_grad()
-    def keep() -> None:
-        for parameter, gone in zeros:
-            parameter[gone] = 0.0
-
-    return keep
+def _now_named(sparse: Collection[nn.Parameter], module: nn.Module) -> tuple[str, ...]:
+    """Return the names that parameters have while their rounding is simulated."""
+    wanted = {id(parameter) for parameter in sparse}
+    named = module.named_parameters(remove_duplicate=False)
+    return tuple(name for name, parameter in named if id(parameter) in wanted)
