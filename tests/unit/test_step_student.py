@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from harness.compression.quantisation.precision import FP32
-from harness.compression.steps import parse_step
+from harness.compression.steps import parse_step, student
 from harness.compression.steps.base import Context, Work
 from harness.compression.steps.student import Student
 from harness.errors import ConfigError
@@ -174,6 +174,39 @@ def test_what_can_not_be_taken_is_told(
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ConfigError, match=expected):
         Student(model).decide(Work(TASK.model()), given())
+
+
+@pytest.mark.parametrize(
+    "step",
+    [
+        parse_step("student:model=timm:resnet18,pretrained=yes"),
+        Student("timm:resnet18", pretrained="yes"),
+        Student("timm:resnet18,pretrained"),
+    ],
+)
+def test_published_weights_are_asked_for_and_told_in_one_way(
+    step: Student, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+
+    def load(spec: str, **options: Any) -> Network:
+        asked.append(spec)
+        return Network(TASK.model(), "resnet18")
+
+    monkeypatch.setattr(student, "load_network", load)
+    assert step.text() == "student:model=timm:resnet18,pretrained=yes"
+    assert parse_step(step.text()) == step
+    decision = step.decide(Work(TASK.model()), given())
+    assert decision["model"] == "timm:resnet18,pretrained"
+    step.rebuild(Work(TASK.model()), decision, given())
+    assert asked == ["timm:resnet18,pretrained"] * 2
+
+
+def test_published_weights_and_a_file_are_one_too_many() -> None:
+    with pytest.raises(ConfigError, match=r"pretrained=yes and weights=w\.pt.*Leave one"):
+        parse_step("student:model=timm:resnet18,pretrained=yes,weights=w.pt")
+    with pytest.raises(ConfigError, match="no published weights of the shipped 'small-cnn'"):
+        Student("small-cnn", pretrained="yes").decide(Work(TASK.model()), given())
 
 
 def test_it_needs_a_model() -> None:

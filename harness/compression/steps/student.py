@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 from harness.compression.steps.base import Context, Decision, Step, Work
-from harness.compression.steps.options import option, text, whole
+from harness.compression.steps.options import choice, option, text, whole
 from harness.compression.steps.outputs import check_outputs
 from harness.errors import ConfigError
 from harness.models.check import check_network
-from harness.models.spec import load_network
+from harness.models.spec import PRETRAINED, load_network
 from harness.tasks.taskfile import beside
 
 if TYPE_CHECKING:
@@ -28,6 +28,21 @@ class Student(Step):
     model: str = option(text, about="a network as `--model` names it, such as small-cnn")
     seed: int | None = option(whole(0), None, about="of its initial weights; the pipeline's")
     weights: str | None = option(text, None, about="file with its weights; none, so untrained")
+    pretrained: str = option(
+        choice("no", "yes"), "no", about="yes for published weights, as after --model's name"
+    )
+
+    def __post_init__(self) -> None:
+        Step.__post_init__(self)  # the class that `super()` means is not the one with slots
+        # A comma ends an option: this is how the text of such a step is read again.
+        if self.model.endswith(PRETRAINED):
+            object.__setattr__(self, "model", self.model.removesuffix(PRETRAINED))
+            object.__setattr__(self, "pretrained", "yes")
+        if self.pretrained == "yes" and self.weights is not None:
+            raise ConfigError(
+                f"Step {self.name!r} takes published weights or a file of your own. Received: "
+                f"pretrained=yes and weights={self.weights}. Leave one of them out."
+            )
 
     def decide(self, work: Work, context: Context) -> Decision:
         """Return which network is built, and from which seed.
@@ -39,7 +54,8 @@ class Student(Step):
         seed = context.seed if self.seed is None else self.seed
         here = Path.cwd()
         weights = None if self.weights is None else str(here / self.weights)
-        decision = {"model": beside(self.model, here), "seed": seed, "weights": weights}
+        model = beside(self.model, here) + (PRETRAINED if self.pretrained == "yes" else "")
+        decision = {"model": model, "seed": seed, "weights": weights}
         self._network(decision, context)
         return decision
 
@@ -51,7 +67,10 @@ class Student(Step):
         return replace(work, module=network.module, sparse=())
 
     def rebuild(self, work: Work, decision: Decision, context: Context) -> Work:
-        """Return the network without loading its weights: their file may be gone."""
+        """Return the network without loading its weights: their file may be gone.
+
+        Published ones are loaded again, since some hubs build another network for them.
+        """
         network = self._network({**decision, "weights": None}, context)
         return replace(work, module=network.module, sparse=())
 
