@@ -262,6 +262,28 @@ def test_half_precision_holds_weights_and_gives_float32(name: str) -> None:
     assert 0 < error(name, data) < 0.01
 
 
+class Large(nn.Module):
+    """Has large numbers on its way, and small ones at its end."""
+
+    def __init__(self, scale: float) -> None:
+        super().__init__()
+        self.lift, self.head, self.scale = nn.Linear(10, 8), nn.Linear(8, 3), scale
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.head(self.lift(x).abs() * self.scale / abs(self.scale))
+
+
+@pytest.mark.parametrize("scale", [1e6, -1e9, 1e3])
+def test_numbers_that_half_precision_does_not_have_are_told(scale: float) -> None:
+    samples = torch.randn(20, 10, generator=torch.Generator().manual_seed(0))
+    data = onnx_bytes(Large(scale).eval(), samples[:BATCH])
+    if scale < 1e6:  # masks are large and negative, and may well overflow
+        assert converted(data, FP16, samples.numpy(), "input", True)
+        return
+    with pytest.raises(ExportError, match=r"fp16: .* ends at 65,504, and '.*' \(Mul\) reaches \d"):
+        converted(data, FP16, samples.numpy(), "input", True)
+
+
 def test_float32_is_the_file_itself() -> None:
     file = exported("sequence")
     assert converted(file.data, FP32, file.samples, "input", True) is file.data

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import onnx
 
+from harness.compression.quantisation.half import halved
 from harness.compression.quantisation.nodes import (
     INTEGER_OPERATORS,
     free_outputs,
@@ -30,7 +31,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 _CHUNK = 64
-"""Samples whose activations are held at a time while histograms are made."""
+"""Samples whose activations are held at a time while histograms are made, and by which the range of
+half precision is checked."""
 
 
 class Feed:
@@ -76,7 +78,8 @@ def main(folder: Path) -> None:
     proto = onnx.load(folder / "model.onnx")
     batches = _batches(proto, job["input_name"], np.load(folder / "samples.npy"))
     if job["precision"] == "fp16":
-        result = _half(proto)
+        count = max(1, _CHUNK // len(batches[0]))
+        result = halved(proto, job["input_name"], batches[:count])
     elif job["precision"] == "int8":
         result = _static(folder, job, batches)
     else:
@@ -102,16 +105,6 @@ def _batches(proto: onnx.ModelProto, name: str, samples: NDArray[Any]) -> list[N
     count = -(-len(samples) // shape[0])
     filled = samples[np.arange(count * shape[0]) % len(samples)]
     return list(filled.reshape(count, *shape))
-
-
-def _half(proto: onnx.ModelProto) -> onnx.ModelProto:
-    from onnxruntime.transformers.float16 import convert_float_to_float16
-    from onnxruntime.transformers.onnx_model import OnnxModel
-
-    half = OnnxModel(convert_float_to_float16(proto, keep_io_types=True))
-    half.topological_sort()  # the casts of inputs were appended at the end
-    result: onnx.ModelProto = half.model
-    return result
 
 
 def _prepared(folder: Path) -> Path:

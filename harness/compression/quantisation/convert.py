@@ -70,8 +70,8 @@ def converted(
 
     Raises:
         ConfigError: If there is no sample.
-        ExportError: If the file can't be converted, its conversion doesn't run, or temporary files
-            can't be written.
+        ExportError: If the file can't be converted, its conversion doesn't run, a number on its way
+            is too large for half precision, or temporary files can't be written.
     """
     if precision.name == FP32.name:
         return data
