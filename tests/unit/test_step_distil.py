@@ -16,7 +16,7 @@ from harness.compression.steps import parse_step
 from harness.compression.steps.base import Context, Work
 from harness.compression.steps.distil import Distil
 from harness.data.augment import Augmentation
-from harness.errors import ConfigError
+from harness.errors import ConfigError, TaskError
 from harness.models.small_cnn import SmallCnn
 from harness.tasks.base import Reduction, Task
 from harness.tasks.objective import make_objective
@@ -276,6 +276,29 @@ def test_another_teachers_outputs_are_not_taken(teacher: nn.Module, tmp_path: Pa
     found = run(Distil(), context(TASK, teacher, folder=tmp_path))
     assert equal(found, run(Distil(), context(TASK, teacher)))
     assert not equal(found, run(Distil(), context(TASK, other)))
+
+
+class Failing(TinyNet):
+    """Fails on all batches but small ones."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if len(x) > 2:
+            raise KeyError("large")
+        return super().forward(x)
+
+
+@pytest.mark.parametrize("reduction", [Reduction(), Reduction(0.5, "herding")])
+def test_a_teacher_that_fails_on_some_samples_is_told(reduction: Reduction) -> None:
+    failing, task = seeded(Failing).eval(), replace(TASK, reduction=reduction)
+    with pytest.raises(TaskError, match="teacher can't be run on all training samples: KeyError"):
+        run(Distil(), context(task, failing))
+
+
+def test_a_teacher_that_is_not_finite_is_told_apart_from_a_large_learning_rate() -> None:
+    spoilt = seeded(TinyNet).eval()
+    spoilt.head.weight.data[0] = torch.nan  # type: ignore[union-attr, operator]
+    with pytest.raises(TaskError, match="320 of 320 training samples for which they are not"):
+        run(Distil(), context(TASK, spoilt))
 
 
 # Which samples

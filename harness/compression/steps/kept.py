@@ -10,8 +10,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
 from harness.atomic import write_atomic
-from harness.tasks.part import breathing, training_part
-from harness.training import predict_tensors
+from harness.tasks.part import teacher_outputs, training_part
 from harness.training.checkpoint import digest_of, tensors_of
 
 if TYPE_CHECKING:
@@ -119,4 +118,4 @@ class TeacherViews:
 
     def _computed(self, view: int) -> Views:
         chunks = self._split.chunks(view=view)
-        return predict_tensors(self._context.teacher, breathing(chunks, self._context.breathe))
+        return teacher_outputs(self._context.teacher, chunks, self._context.breathe)
