@@ -22,9 +22,9 @@ if TYPE_CHECKING:
 
     from harness.data.split import Split
 
-_LR_SHARE = 0.1
-"""Of the recipe's rate for candidates: the network is trained already, and has to keep what it
-knows while its weights move to where rounding does no harm."""
+_LR_PART = 10
+"""The part, one over this, of the recipe's rate for candidates: the network is trained already, and
+has to keep what it knows while its weights move to where rounding does no harm."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +77,7 @@ class QuantisationAware(Step):
             split = training_rows(context)
             manner = find_manner(module, split, exact, recipe)
         return {
-            "epochs": self.epochs, "lr": self.lr or _LR_SHARE * recipe.trial_lr,
+            "epochs": self.epochs, "lr": self.lr or recipe.trial_lr / _LR_PART,
             "seed": context.seed, "samples": len(split), "of": len(task.data.train),
             **asdict(manner), "folded": [list(pair) for pair in pairs],
         }  # fmt: skip
