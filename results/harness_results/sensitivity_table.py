@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 from harness.atomic import write_atomic
 from harness.errors import ConfigError
-from harness_results.csvfile import read_csv, to_csv, uncell
+from harness.measurement.flags import is_blocked
+from harness_results.csvfile import read_csv, to_csv
 from harness_results.files import disk_errors
+from harness_results.sensitivity_cells import read_cell, row_fault
 from harness_results.store import StudyFolder
 
 if TYPE_CHECKING:
@@ -113,11 +115,12 @@ class SensitivityRow:
         return self.val_loss_change / self.saved_s
 
 
+def has_time(row: SensitivityRow) -> bool:
+    """Whether a row has a time, and no flag that would keep it from being ranked."""
+    return row.saved_s is not None and not is_blocked(row.flags)
+
+
 COLUMNS = tuple(field.name for field in fields(SensitivityRow))
-_WHOLE = ("width", "kept", "n", "params_saved", "macs_saved")
-_WORDS = ("kind", "name", "criterion", "metric", "reason")
-_NEEDED = tuple(name for name in COLUMNS[: COLUMNS.index("val_acc")]
-                if name not in ("width", "kept", "criterion"))  # fmt: skip
 
 
 def write_sensitivity(path: Path, rows: Sequence[SensitivityRow]) -> None:
@@ -135,33 +138,28 @@ def read_sensitivity(path: Path) -> list[SensitivityRow]:
     if not path.is_file():
         raise ConfigError(f"{path} is no file. Expected a {FILE}. {_REMEDY}")
     cells = read_csv(path, COLUMNS, "a sensitivity analysis", _REMEDY)
-    return [_row(path, number, row) for number, row in enumerate(cells, start=2)]
+    rows: dict[Any, SensitivityRow] = {}
+    for number, row in enumerate(cells, start=2):
+        found = _row(path, number, row)
+        if found.key in rows:
+            raise _faulty(path, number, f"{found.name!r} must be there once with {found.kept} kept")
+        rows[found.key] = found
+    return list(rows.values())
 
 
 def _row(path: Path, number: int, cells: dict[str, str]) -> SensitivityRow:
     values: dict[str, Any] = {}
     for name, text in cells.items():
         try:
-            values[name] = _value(name, text)
+            values[name] = read_cell(name, text)
         except ValueError as exc:
-            raise ConfigError(
-                f"{path}, line {number}: {name} must be {exc}. Received: {text!r}. {_REMEDY}"
-            ) from exc
-    return SensitivityRow(**values)
+            raise _faulty(path, number, f"{name} must be {exc}. Received: {text!r}") from exc
+    row = SensitivityRow(**values)
+    fault = row_fault(row)
+    if fault is not None:
+        raise _faulty(path, number, fault)
+    return row
 
 
-def _value(name: str, text: str) -> Any:
-    """Return what a cell says; a ValueError says what was expected."""
-    if name == "flags":
-        return tuple(text.split())
-    if not text:
-        if name in _NEEDED:
-            raise ValueError("given")
-        return None
-    if name in _WORDS:
-        return uncell(text)
-    kind, expected = (int, "a whole number") if name in _WHOLE else (float, "a number")
-    try:
-        return kind(text)
-    except ValueError:
-        raise ValueError(expected) from None
+def _faulty(path: Path, number: int, fault: str) -> ConfigError:
+    return ConfigError(f"{path}, line {number}: {fault}. {_REMEDY}")

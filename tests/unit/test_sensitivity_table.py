@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import csv
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from harness.compression.pruning.importance import CRITERIA
 from harness.errors import ConfigError
 from harness_results.sensitivity_table import (
     COLUMNS,
     SensitivityFolder,
     SensitivityRow,
+    has_time,
     read_sensitivity,
     write_sensitivity,
 )
@@ -57,7 +60,19 @@ def damaged(path: Path, old: str, new: str) -> str:
     ("old", "new", "words"),
     [
         (",16,", ",many,", "line 2: kept must be a whole number. Received: 'many'"),
-        (",0.75,", ",high,", "line 2: val_acc must be a number. Received: 'high'"),
+        (",0.75,", ",high,", "line 2: val_acc must be a finite number. Received: 'high'"),
+        (",0.75,", ",nan,", "line 2: val_acc must be a finite number. Received: 'nan'"),
+        (",0.0005,", ",inf,", "line 2: saved_s must be a finite number. Received: 'inf'"),
+        (",0.00025,", ",,", "must be all given or all empty. Empty: saved_lo_s"),
+        (",-0.25,", ",,", "must be all given or all empty. Empty: val_acc_change_lo"),
+        (",0.0625,", ",-0.5,", "interval of val_acc_change must not end below its start"),
+        (",0.002,", ",0,", "dense_s must be above 0. Received: 0.0"),
+        ("16,0.5,", "16,0,", "ratio must be 0.5, 1 - kept / width. Received: 0"),
+        ("32,16,", "32,32,", "kept must be from 1 to below width. Received: 32 of 32"),
+        ("32,16,", "32,,", "kept must be from 1 to below width. Received: None of 32"),
+        ("group", "layer", "kind must be 'group' or 'block'. Received: 'layer'"),
+        ("group", "block", "a block must have no width"),
+        (",50,", ",0,", "n must be at least 1. Received: 0"),
         ("conv1", "", "line 2: name must be given. Received: ''"),
         ("kind,", "", "columns of a sensitivity analysis"),
         (",contended steal", "", "expected 22 cells, received 21"),
@@ -69,6 +84,24 @@ def test_a_damaged_table_is_refused_with_the_place(
     said = damaged(tmp_path / "a.csv", old, new)
     assert words in said
     assert said.endswith("made anew once it is deleted.")
+
+
+def test_a_row_that_is_there_twice_is_refused(tmp_path: Path) -> None:
+    write_sensitivity(tmp_path / "a.csv", [WHOLE, WHOLE])
+    with pytest.raises(ConfigError, match="line 3: 'conv1' must be there once with 16 kept"):
+        read_sensitivity(tmp_path / "a.csv")
+
+
+def test_a_time_counts_unless_it_was_disturbed() -> None:
+    assert has_time(WHOLE)
+    assert not has_time(FAILED)
+    assert not has_time(replace(WHOLE, flags=("no_steady_state",)))
+
+
+def test_every_criterion_is_named_where_it_is_explained() -> None:
+    section = README.read_text().split("## sensitivity.csv")[1].split("\n## ")[0]
+    for criterion in CRITERIA:
+        assert criterion == "random" or f"`{criterion}`" in section, criterion
 
 
 def test_a_missing_table_is_refused(tmp_path: Path) -> None:
