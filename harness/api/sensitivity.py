@@ -125,10 +125,9 @@ def _ratios(given: Any) -> tuple[float, ...]:
 def _criterion(given: Any) -> str:
     """Return the importance criterion; whether it says something of the network comes later."""
     chosen = CRITERIA[0] if given is None else given
-    if chosen not in CRITERIA:
-        raise ConfigError(
-            f"`--criterion` must be one of {', '.join(CRITERIA)}. Received: {given!r}."
-        )
+    known = tuple(one for one in CRITERIA if one != "random")  # chance says nothing of a network
+    if chosen not in known:
+        raise ConfigError(f"`--criterion` must be one of {', '.join(known)}. Received: {given!r}.")
     return str(chosen)
 
 

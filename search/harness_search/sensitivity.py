@@ -24,7 +24,7 @@ from harness_search.cuts import block_cuts, group_cuts
 from harness_search.engine import set_up
 from harness_search.identity import accept_setup, check_identity
 from harness_search.preflight import check_results_apart
-from harness_search.sensitivity_rows import Measurer, affords_all, wants_timing
+from harness_search.sensitivity_rows import Measurer, affords_all, lacks
 from harness_search.settings import folder_name
 
 if TYPE_CHECKING:
@@ -173,7 +173,7 @@ def _measure_missing(
     cuts: Sequence[Cut],
     known: dict[Any, SensitivityRow],
 ) -> None:
-    """Measure what isn't known: middle cuts first, which tell whether all can be timed."""
+    """Measure what isn't known or failed: middle cuts first, which tell if all can be timed."""
     groups = [("group", name) for name in bench.space.dense]  # also of earlier ratios
     blocks = [(cut.kind, cut.name) for cut in cuts if cut.kind == "block"]
     place = {name: i for i, name in enumerate([*groups, *blocks])}
@@ -184,7 +184,7 @@ def _measure_missing(
         timed = analysis.timing and (part is first or affords_all(len(cuts), middle))
         for cut in part:
             row = known.get(cut.key)
-            if row is not None and not (timed and wants_timing(row)):
+            if row is not None and not lacks(row, timed):
                 continue
             if measurer is None:
                 baseline.prepare_teacher(bench)

@@ -11,6 +11,7 @@ import torch
 from harness.budget import Budget
 from harness.errors import (
     BackendError,
+    CandidateFailed,
     DeviceLost,
     ExportError,
     HarnessError,
@@ -20,7 +21,7 @@ from harness.errors import (
 from harness.export import layer_macs
 from harness.models.finals import finished
 from harness.training import predict
-from harness_results.sensitivity_table import SensitivityRow
+from harness_results.sensitivity_table import SensitivityRow, has_time
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -59,28 +60,38 @@ class Measurer:
 
         Args:
             cut: What to remove.
-            known: Its row where only the time is missing.
+            known: Its row of an earlier session, of which the accuracy is kept.
             timed: Whether to time it.
 
         Raises:
             DeviceLost: If the process or board that times went away: no fault of the cut's, so it
                 is to be measured again.
+            CandidateFailed: If it is the dense network that the runtime fails on.
         """
-        row = known or SensitivityRow(
+        row = SensitivityRow(
             cut.kind, cut.name, cut.width, cut.kept, cut.ratio,
             None if cut.kind == "block" else self._criterion,
             self._bench.task.objective.metric.name, len(self._split),
         )  # fmt: skip
+        if known is not None and known.val_acc_change is not None:
+            row = replace(known, reason=None)
         try:
             network = cut.make(self._bench, self._criterion)
-            if known is None:
+            if row.val_acc_change is None:
                 row = replace(row, **self._judged(network))
             return replace(row, **self._timed(network)) if timed else row
         except DeviceLost:
             raise
+        except CandidateFailed as exc:
+            if exc.subject == "dense":
+                raise
+            return self._failed(cut, row, exc)
         except (BackendError, ExportError, MeasurementError, TaskError) as exc:
-            self._bench.progress.note(f"{cut.describe()}: {exc}")
-            return replace(row, reason=f"{type(exc).__name__}: {exc}")
+            return self._failed(cut, row, exc)
+
+    def _failed(self, cut: Cut, row: SensitivityRow, exc: HarnessError) -> SensitivityRow:
+        self._bench.progress.note(f"{cut.describe()}: {exc}")
+        return replace(row, reason=f"{type(exc).__name__}: {exc}")
 
     def _judged(self, network: nn.Module) -> dict[str, Any]:
         task, size = self._bench.task, self._sizes(network)
@@ -132,9 +143,17 @@ def _some(split: Split, samples: int, seed: int) -> Split:
     return split.take(order[:samples].sort().values)
 
 
-def wants_timing(row: SensitivityRow) -> bool:
-    """Whether a known row lacks its time, and nothing failed about it."""
-    return row.dense_s is None and row.reason is None
+def lacks(row: SensitivityRow, timed: bool) -> bool:
+    """Whether a row of an earlier session is to be measured again.
+
+    What failed is tried anew, and so is a timing that was disturbed: whoever runs the command again
+    may have seen to the cause.
+
+    Args:
+        row: What is known.
+        timed: Whether it is to have a time, too.
+    """
+    return row.val_acc_change is None or (timed and not has_time(row))
 
 
 def affords_all(pairs: int, rows: Iterable[SensitivityRow]) -> bool:

@@ -19,7 +19,7 @@ from harness.measurement.types import Estimate, Measurement
 from harness_results.sensitivity_table import SensitivityRow
 from harness_search.analysis import Analysis, SensitivityResult
 from harness_search.cuts import Cut, block_cuts, group_cuts
-from harness_search.sensitivity_rows import Measurer, affords_all, pair_cost_s, wants_timing
+from harness_search.sensitivity_rows import Measurer, affords_all, lacks, pair_cost_s
 from harness_search.space import SearchSpace
 from support.tiny import tiny
 
@@ -120,7 +120,8 @@ def test_a_row_is_what_the_pruned_network_does_on_the_same_samples(bench: Any) -
     assert row.params_saved == 32 * (32 * 9 + 2 + 3)
     assert row.macs_saved == 32 * (32 * 9 * 16 + 3)
     assert row.dense_s is None
-    assert wants_timing(row)
+    assert lacks(row, timed=True)
+    assert not lacks(row, timed=False)
 
 
 def test_batch_norms_keep_their_statistics(bench: Any) -> None:
@@ -140,7 +141,7 @@ def test_time_saved_is_dense_times_one_minus_the_ratio(bench: Any) -> None:
     row = Measurer(bench, "l2", 50).measure(CUT, None, timed=True)
     assert (row.dense_s, row.flags) == (2e-3, ("steal",))
     assert (row.saved_s, row.saved_lo_s, row.saved_hi_s) == pytest.approx((5e-4, 2.5e-4, 1e-3))
-    assert not wants_timing(row)
+    assert not lacks(row, timed=True)
 
 
 class Residual(nn.Module):
@@ -193,8 +194,29 @@ def test_a_failure_is_told_and_what_was_found_before_is_kept(bench: Any) -> None
     assert row.val_acc_change is not None
     assert row.saved_s is None
     assert row.reason == "CandidateFailed: no such kernel"
-    assert not wants_timing(row)
     assert bench.notes == ["conv2: 16 of 48 channels: no such kernel"]
+
+
+def test_what_failed_or_was_disturbed_is_measured_again(bench: Any) -> None:
+    measurer = Measurer(bench, "l2", 50)
+    bench.failure = CandidateFailed("candidate", BackendError("killed"))
+    failed = measurer.measure(CUT, None, timed=True)
+    assert lacks(failed, timed=True)
+    assert not lacks(failed, timed=False)
+    bench.failure = None
+    row = measurer.measure(CUT, replace(failed, val_acc=0.123), timed=True)
+    assert (row.val_acc, row.reason) == (0.123, None)
+    assert row.saved_s == pytest.approx(5e-4)
+    assert lacks(replace(row, flags=("throttled",)), timed=True)
+    unjudged = replace(failed, val_acc_change=None)
+    assert lacks(unjudged, timed=False)
+    assert measurer.measure(CUT, unjudged, timed=False).val_acc_change is not None
+
+
+def test_a_dense_network_that_fails_is_no_fault_of_the_cuts(bench: Any) -> None:
+    bench.failure = CandidateFailed("dense", BackendError("no such kernel"))
+    with pytest.raises(CandidateFailed):
+        Measurer(bench, "l2", 50).measure(CUT, None, timed=True)
 
 
 def test_a_lost_device_is_no_fault_of_the_networks(bench: Any) -> None:
@@ -251,6 +273,7 @@ def test_it_ends_with_3_where_nothing_was_measured() -> None:
         ({"ratios": []}, "`--ratios` must be a list of shares"),
         ({"ratios": [1.0]}, "`--ratios` must be below 100%"),
         ({"criterion": "l3"}, "`--criterion` must be one of l2, l1, "),
+        ({"criterion": "random"}, "activation, fpgm. Received: 'random'"),
         ({"samples": 0}, "`--samples` must be a whole number from 1"),
         ({"timing": "no"}, "`timing` must be True or False"),
         ({"layers": 3}, "`layers` must be names"),
