@@ -30,7 +30,7 @@ from harness_search.preflight import check_results_apart, notes, prunable_graph
 from harness_search.proposals import propose, warm_starts
 from harness_search.reduction import epochs_on_all
 from harness_search.remeasure import remeasure_study
-from harness_search.sensitivity_ladder import check_fits
+from harness_search.sensitivity_ladder import check_fits, seed_notes
 from harness_search.space import search_space
 from harness_search.tools import Tools, open_tools
 from harness_search.trial import run_trial
@@ -174,7 +174,8 @@ def set_up(
     shared = {one.name: getattr(tools, one.name) for one in fields(Tools) if one.init}
     return Workbench(
         **{**shared, "target": target}, settings=settings, folder=folder, graph=graph, space=space,
-        started=started, notes=notes(task, graph, tools.network),
+        started=started,
+        notes=(*notes(task, graph, tools.network), *seed_notes(settings.sensitivity, space)),
     )  # fmt: skip
 
 

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from harness.errors import ConfigError
-from harness_results.sensitivity_table import read_sensitivity
+from harness_results.sensitivity_table import has_time, read_sensitivity
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -61,8 +61,8 @@ def check_fits(rows: Sequence[SensitivityRow], space: SearchSpace) -> None:
     """Check that an analysis is of a network with a search's groups.
 
     Raises:
-        ConfigError: If a group is unknown or of another width, or nothing is known of one that may
-            be pruned.
+        ConfigError: If a group is unknown or of another width, nothing is known of one that may be
+            pruned, or several criteria chose the channels.
     """
     groups = [row for row in rows if row.kind == "group"]
     for row in groups:
@@ -72,6 +72,12 @@ def check_fits(rows: Sequence[SensitivityRow], space: SearchSpace) -> None:
                 f"`--sensitivity` must be of this network. Its group {row.name!r} has {row.width} "
                 f"channels; in this network: {has}. Make one with `harness sensitivity`."
             )
+    criteria = sorted({row.criterion or "none" for row in groups})
+    if len(criteria) > 1:
+        raise ConfigError(
+            f"`--sensitivity` must be of one importance criterion. Received rows of "
+            f"{', '.join(criteria)}. Make one with `harness sensitivity`."
+        )
     known = {row.name for row in groups if row.val_loss_change is not None}
     missing = [name for name, w in space.allowed.items() if len(w) > 1 and name not in known]
     if missing:
@@ -82,17 +88,44 @@ def check_fits(rows: Sequence[SensitivityRow], space: SearchSpace) -> None:
         )
 
 
+def seed_notes(rows: Sequence[SensitivityRow], space: SearchSpace) -> tuple[str, ...]:
+    """Return what a user should know of an analysis that fits: which times are not taken.
+
+    Args:
+        rows: Of the analysis; nothing is said where there are no times at all.
+        space: Allowed widths.
+    """
+    missing = [name for name in _free(space) if name not in _timed(rows)]
+    if not missing or all(row.saved_s is None for row in rows):
+        return ()
+    return (
+        f"the sensitivity analysis has no undisturbed time for {', '.join(missing)}, so "
+        "multiply-accumulates stand in for the time saved in all groups. Where it was disturbed, "
+        "run the `harness sensitivity` command again and seed a new study",
+    )
+
+
+def _free(space: SearchSpace) -> list[str]:
+    return [name for name, widths in space.allowed.items() if len(widths) > 1]
+
+
+def _timed(rows: Sequence[SensitivityRow]) -> set[str]:
+    """Return the groups of which some pruning was judged and timed undisturbed."""
+    known = (row for row in rows if row.kind == "group" and row.val_loss_change is not None)
+    return {row.name for row in known if has_time(row)}
+
+
 def sensitivity_ladder(space: SearchSpace, rows: Sequence[SensitivityRow]) -> Ladder:
     """Return the networks that keep most of the groups that lose most per time saved.
 
     Args:
         space: Allowed widths.
-        rows: Of an analysis that fits (`check_fits`). Where it has no times for a group, what is
-            saved is multiply-accumulates, for all groups alike.
+        rows: Of an analysis that fits (`check_fits`). Times that were disturbed don't count. Where
+            there is none for a group, what is saved is multiply-accumulates, for all groups alike.
     """
-    free = [name for name, widths in space.allowed.items() if len(widths) > 1]
+    free = _free(space)
     known = [row for row in rows if row.kind == "group" and row.val_loss_change is not None]
-    timed = {row.name for row in known if row.saved_s is not None}.issuperset(free)
+    timed = _timed(known).issuperset(free)
     steps = {name: _steps(space, name, [r for r in known if r.name == name], timed)
              for name in free}  # fmt: skip
     queue = [(steps[name][0], place, name, 0) for place, name in enumerate(free)]
@@ -113,7 +146,7 @@ def _steps(
 ) -> list[Step]:
     """Return the costs of a group's steps, from the dense width down."""
     loss = _curve(rows, lambda row: row.val_loss_change)
-    saved = _curve(rows, (lambda row: row.saved_s) if timed else (lambda row: row.macs_saved))
+    saved = _curve(rows, _time_saved if timed else (lambda row: row.macs_saved))
     removed = [1 - width / space.dense[name] for width in reversed(space.allowed[name])]
     found = []
     for before, after in pairwise(removed):
@@ -122,6 +155,10 @@ def _steps(
         nothing = saving <= 0
         found.append((nothing, rise if nothing else rise / saving, -saving))
     return found
+
+
+def _time_saved(row: SensitivityRow) -> float | None:
+    return row.saved_s if has_time(row) else None
 
 
 def _curve(

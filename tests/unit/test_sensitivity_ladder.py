@@ -10,7 +10,12 @@ import pytest
 
 from harness.errors import ConfigError
 from harness_results.sensitivity_table import SensitivityRow, write_sensitivity
-from harness_search.sensitivity_ladder import check_fits, read_analysis, sensitivity_ladder
+from harness_search.sensitivity_ladder import (
+    check_fits,
+    read_analysis,
+    seed_notes,
+    sensitivity_ladder,
+)
 from harness_search.space import SearchSpace
 
 if TYPE_CHECKING:
@@ -89,6 +94,19 @@ def test_without_times_multiply_accumulates_count() -> None:
     assert path([row("a", 20, 0.1, 1.0), row("b", 20, 0.2)]) == ["b"] * 3 + ["a"] * 3
 
 
+def test_a_disturbed_time_does_not_count_and_is_told_of() -> None:
+    disturbed = [replace(one, flags=("throttled",)) if one.name == "a" else one for one in ROWS]
+    assert path(disturbed) == path([replace(one, saved_s=None) for one in ROWS])
+    assert path(disturbed) != path(ROWS)
+    (note,) = seed_notes(disturbed, SPACE)
+    assert "no undisturbed time for a, so multiply-accumulates stand in" in note
+    # One ratio of a group that was timed undisturbed is enough.
+    assert seed_notes([*disturbed[1:], ROWS[0]], SPACE) == ()
+    assert seed_notes(ROWS, SPACE) == ()
+    assert seed_notes([replace(one, saved_s=None) for one in ROWS], SPACE) == ()
+    assert seed_notes((), SPACE) == ()
+
+
 def test_blocks_and_failed_rows_say_nothing_of_widths() -> None:
     block = replace(row("a", 20, 9.0), kind="block", name="layer1", width=None, kept=None)
     failed = row("a", 10, None)
@@ -101,6 +119,7 @@ def test_blocks_and_failed_rows_say_nothing_of_widths() -> None:
     [
         ([*ROWS, row("c", 20, 0.1)], "group 'c' has 40 channels; in this network: none of this"),
         ([replace(one, width=48) for one in ROWS], "'a' has 48 channels; in this network: 40"),
+        ([*ROWS[:5], replace(ROWS[5], criterion="l1")], "Received rows of l1, l2."),
         (ROWS[:3], "says nothing of the group b. Run `harness sensitivity`"),
         ([row("a", 20, None), row("b", 20, None)], "says nothing of the groups a, b."),
     ],
@@ -116,5 +135,8 @@ def test_an_empty_table_is_refused_and_none_is_fine(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="must hold rows"):
         read_analysis(tmp_path / "a.csv")
     assert read_analysis(None) == ()
-    write_sensitivity(tmp_path / "a.csv", ROWS)
+    whole = [replace(one, val_acc=0.9, val_acc_change=-0.1, val_acc_change_lo=-0.2,
+                     val_acc_change_hi=0.0, val_loss=1.0, params_saved=10, saved_s=None)
+             for one in ROWS]  # fmt: skip
+    write_sensitivity(tmp_path / "a.csv", whole)
     assert len(read_analysis(str(tmp_path / "a.csv"))) == 6
