@@ -42,7 +42,11 @@ Ratios = Annotated[
 ]  # fmt: skip
 Criterion = Annotated[
     Text,
-    typer.Option("--criterion", help="Which channels go: l2, bn_scale, taylor.", show_default="l2"),
+    typer.Option(
+        "--criterion",
+        help="Which channels go: l2, l1, bn_scale, taylor, activation, fpgm.",
+        show_default="l2",
+    ),
 ]
 Samples = Annotated[
     Text,
@@ -97,8 +101,8 @@ def sensitivity(
 ) -> None:
     """Prune group by group, each alone, and show what that costs and saves; blocks likewise.
 
-    Nothing is trained after pruning, batch norms included. Re-running an interrupted analysis goes
-    on where it stopped; more ratios add to it.
+    Nothing is trained after pruning, batch norms included. Running the same command again goes
+    on where it stopped, tries again what failed or was disturbed, and adds ratios that are new.
     """
     given: SensitivityOptions = {
         "task": task, "target": target, "weights": weights, "name": name, "loss": loss,

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from rich.console import Group
 from rich.markup import escape
+from rich.measure import Measurement
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
@@ -23,11 +24,12 @@ if TYPE_CHECKING:
     from harness_results.sensitivity_table import SensitivityRow
     from harness_search.analysis import SensitivityResult
 
-_COLUMNS = (
-    "\ngroup or block", "\nwidth", "\nkept", "\nremoved", "change of\n{metric}, {unit}",
-    "95 %\ninterval", "loss\nrise", "p50\nsaved, ms", "95 %\ninterval", "parameters\nsaved",
-    "MACs\nsaved",
-)  # fmt: skip
+_KEYS = ("\ngroup or block", "\nwidth", "\nkept")
+_COSTS = ("\nremoved", "change of\n{metric}, {unit}", "95 %\ninterval", "loss\nrise")
+_TIMES = ("p50\nsaved, ms", "95 %\ninterval")
+_SIZES = ("parameters\nsaved", "MACs\nsaved")
+_ANY = 10_000
+"""More columns than any table needs."""
 
 
 class SensitivityProgress(SearchProgress):
@@ -51,8 +53,9 @@ def print_sensitivity(console: Console, result: SensitivityResult, by_cost: bool
             network's order.
     """
     rows = sorted(result.rows, key=_cost) if by_cost else result.rows
-    console.print()
-    console.print(_table(rows, result.metric))
+    for table in _tables(console, rows, result.metric):
+        console.print()
+        console.print(table)
     done = next((row for row in rows if row.val_acc is not None), None)
     if done is not None and done.val_acc is not None and done.val_acc_change is not None:
         dense = format_metric(done.val_acc - done.val_acc_change, result.metric)
@@ -74,32 +77,59 @@ def print_sensitivity(console: Console, result: SensitivityResult, by_cost: bool
         console.print(escape(str(result.picture)), soft_wrap=True)
 
 
-def _cost(row: SensitivityRow) -> tuple[int, float]:
-    """Return the key of the order by cost: unknown costs and savings of nothing come last."""
-    if row.cost_per_s is not None:
-        return 0, row.cost_per_s
+def _cost(row: SensitivityRow) -> tuple[int, float, float]:
+    """Return the key of the order by cost: unknown costs and savings of nothing come last.
+
+    A loss that falls costs nothing, as in a search's ladder; of costs that are equal, what saves
+    most comes first.
+    """
+    if row.cost_per_s is not None and row.saved_s is not None:
+        return 0, max(0.0, row.cost_per_s), -row.saved_s
     rise = math.inf if row.val_loss_change is None else row.val_loss_change
-    return (1 if row.saved_s is None else 2), rise
+    return (1 if row.saved_s is None else 2), rise, 0.0
 
 
-def _table(rows: Sequence[SensitivityRow], metric: str) -> Table:
+def _tables(console: Console, rows: Sequence[SensitivityRow], metric: str) -> list[Table]:
+    """Return one table, or two where the console is too narrow: costs, and then savings."""
+    timed = any(row.saved_s is not None for row in rows)
+    savings = (*_TIMES, *_SIZES) if timed else _SIZES
+    cells = [(_cost_cells(row, metric), _saving_cells(row, timed)) for row in rows]
+    whole = _table(rows, metric, (*_COSTS, *savings), [(*cost, *save) for cost, save in cells])
+    wanted = Measurement.get(console, console.options.update(max_width=_ANY), whole).maximum
+    if wanted <= console.width:
+        return [whole]
+    return [_table(rows, metric, _COSTS, [cost for cost, _ in cells]),
+            _table(rows, metric, savings, [save for _, save in cells])]  # fmt: skip
+
+
+def _table(
+    rows: Sequence[SensitivityRow],
+    metric: str,
+    columns: Sequence[str],
+    cells: Sequence[tuple[str, ...]],
+) -> Table:
     table = Table(box=None, pad_edge=False, header_style="dim")
     unit = "points" if metric in SHARES else "its unit"
-    timed = any(row.saved_s is not None for row in rows)
-    for number, title in enumerate(_COLUMNS):
-        if timed or number not in (7, 8):
-            shown = title.format(metric=metric_words(metric), unit=unit)
-            table.add_column(shown, justify="left" if number == 0 else "right", no_wrap=True)
-    for row in rows:
-        time = _saved(row) if timed else ()
-        table.add_row(
-            escape(row.name), _count(row.width), _count(row.kept), f"{row.ratio:.0%}",
-            *_change(row, metric),
-            "" if row.val_loss_change is None else f"{row.val_loss_change:+.3g}", *time,
-            "" if row.params_saved is None else format_count(row.params_saved),
-            "" if row.macs_saved is None else format_count(row.macs_saved),
-        )  # fmt: skip
+    for title in (*_KEYS, *columns):
+        shown = title.format(metric=metric_words(metric), unit=unit)
+        if title == _KEYS[0]:  # where there is little room, names are folded: figures never are
+            table.add_column(shown, overflow="fold")
+        else:
+            table.add_column(shown, justify="right", no_wrap=True)
+    for row, figures in zip(rows, cells, strict=True):
+        table.add_row(escape(row.name), _count(row.width), _count(row.kept), *figures)
     return table
+
+
+def _cost_cells(row: SensitivityRow, metric: str) -> tuple[str, ...]:
+    rise = "" if row.val_loss_change is None else f"{row.val_loss_change:+.3g}"
+    return f"{row.ratio:.0%}", *_change(row, metric), rise
+
+
+def _saving_cells(row: SensitivityRow, timed: bool) -> tuple[str, ...]:
+    sizes = (row.params_saved, row.macs_saved)
+    time = _saved(row) if timed else ()
+    return *time, *("" if size is None else format_count(size) for size in sizes)
 
 
 def _count(value: int | None) -> str:
@@ -127,8 +157,9 @@ def _print_untimed(console: Console, result: SensitivityResult) -> None:
     untimed = sum(row.saved_s is None and row.reason is None for row in rows)
     if result.analysis.timing and untimed:
         console.print(
-            f"[dim]{untimed} of {len(rows)} rows were not timed: all together would take more than "
-            "two minutes, so one ratio of each group is[/]"
+            f"[dim]{untimed} of {len(rows)} rows have no time. Where timing all takes more than "
+            "two minutes, the middle ratio of each group is timed; one ratio alone always is "
+            "(`--ratios 25%`)[/]"
         )
 
 
@@ -137,4 +168,7 @@ def _print_flags(console: Console, rows: Sequence[SensitivityRow]) -> None:
     for flag in sorted({flag for row in rows for flag in row.flags}):
         count = sum(flag in row.flags for row in rows)
         style = "red" if flag in BLOCKING else "dim"
-        console.print(f"[{style}]{flag} ({count} of {len(rows)} rows): {known.get(flag, '')}[/]")
+        effect = "; the same command times them again" if flag in BLOCKING else ""
+        console.print(
+            f"[{style}]{flag} ({count} of {len(rows)} rows): {known.get(flag, '')}{effect}[/]"
+        )
