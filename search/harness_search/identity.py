@@ -19,6 +19,11 @@ _CAUSES = {
     "(`torch.manual_seed(0)`).",
     "objective": " What a loss or metric refers to is part of it: a global that it changes itself "
     "makes it another one.",
+    "sensitivity": " These are hashes of the table's rows: one that has gained or changed rows "
+    "since is another one.",
+    "space": " These are hashes of all that may be suggested: the groups, their widths, what is "
+    "tuned of the distillation and the importance criteria, which may be others in another version "
+    "of `harness`.",
 }
 """What may have changed without being meant to, by the part of the identity."""
 

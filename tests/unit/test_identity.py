@@ -49,6 +49,17 @@ def test_of_a_table_what_differs_is_shown(folder: StudyFolder) -> None:
         check_identity(folder, other, SETUP, remeasure=False)
 
 
+@pytest.mark.parametrize(
+    ("key", "words"),
+    [("space", "importance criteria, which may be others in another version"),
+     ("sensitivity", "has gained or changed rows since is another one")],
+)  # fmt: skip
+def test_what_a_hash_stands_for_is_said(folder: StudyFolder, key: str, words: str) -> None:
+    accept_setup(folder, {**IDENTITY, key: "aa"}, SETUP)
+    with pytest.raises(ConfigError, match=rf'with {key} "aa"; received "bb"\. These .*{words}'):
+        check_identity(folder, {**IDENTITY, key: "bb"}, SETUP, remeasure=False)
+
+
 def test_another_setup_needs_leave_to_measure_again(folder: StudyFolder) -> None:
     other = {**SETUP, "torch": "2.7"}
     with pytest.raises(ConfigError, match=r"2\.6.*2\.7.*--remeasure"):
