@@ -6,6 +6,7 @@ import time
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from harness.compression.pruning.importance import silent_groups
 from harness.errors import ConfigError
 from harness.training import torch_kept
 from harness_backends.registry import open_backend
@@ -71,7 +72,7 @@ def sensitivity(
             f"{bench.settings.target.granule} channels from any group. Give larger `--ratios`, or "
             "lower the granule with `--set granule=N`."
         )
-    notes = (*bench.notes, *_left_out(bench, cuts))
+    notes = (*bench.notes, *_left_out(bench, cuts), *_silent(bench, analysis, cuts))
     for note in notes:
         progress.note(f"note: {note}")
     check_writable(settings.results)
@@ -119,6 +120,17 @@ def _left_out(bench: Workbench, cuts: Sequence[Cut]) -> list[str]:
         return []
     return [f"nothing is removed from {', '.join(missing)}: excluded, or too narrow for the "
             f"granule of {bench.settings.target.granule} channels"]  # fmt: skip
+
+
+def _silent(bench: Workbench, analysis: Analysis, cuts: Sequence[Cut]) -> list[str]:
+    """Return a line that names the groups which the criterion says nothing of."""
+    cut = {one.name for one in cuts if one.kind == "group"}
+    silent = silent_groups(bench.network, bench.graph, analysis.criterion)
+    names = [name for name in silent if name in cut]
+    if not names:
+        return []
+    return [f"the criterion {analysis.criterion} says nothing of {', '.join(names)}: which of "
+            "their channels go is arbitrary. Another `--criterion` may say more"]  # fmt: skip
 
 
 def _identity(bench: Workbench, analysis: Analysis) -> tuple[dict[str, Any], dict[str, Any]]:
