@@ -56,7 +56,8 @@ def draw_search(path: Path, records: Sequence[RunRecord], finals: Mapping[str, R
     if share:
         axes.xaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
     record = next(iter(finals.values()))
-    axes.set_title(f"{record.task['name']} on {record.target['name']}, budget {budget['text']}")
+    title = f"{record.task['name']} on {record.target['name']}, budget {budget['text']}"
+    axes.set_title(title, parse_math=False)  # a dollar sign in a name is no formula
     axes.grid(alpha=0.25)
     figure.legend(loc="outside lower center", ncols=3, fontsize=8)
     figure.savefig(path)

@@ -59,7 +59,7 @@ def draw_sensitivity(path: Path, rows: Sequence[SensitivityRow], title: str) -> 
     _draw_ratios(panels[0], lines, colours)
     if timed:
         _draw_savings(panels[1], timed, colours)
-    figure.suptitle(title)
+    figure.suptitle(title, parse_math=False)  # a dollar sign in a name is no formula
     metric = rows[0].metric
     panels[0].set_ylabel(f"change of validation {metric_words(metric)}, nothing retrained")
     if metric in SHARES:
@@ -132,7 +132,7 @@ def _label(
         ceiling = height - step
         axes.annotate(
             name, (x, y), (1.02, height), textcoords=axes.transAxes, fontsize=_LABEL_SIZE,
-            va="center", color=colours[name], annotation_clip=False,
+            va="center", color=colours[name], annotation_clip=False, parse_math=False,
             arrowprops={"arrowstyle": "-", "color": colours[name], "linewidth": 0.4, "alpha": 0.6},
         )  # fmt: skip
 

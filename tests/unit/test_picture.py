@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import matplotlib.image
@@ -64,6 +65,12 @@ def test_a_png_of_a_useful_size_is_written(tmp_path: Path) -> None:
     assert pixels.shape[0] >= 600
     assert pixels.shape[1] >= 1000
     assert pixels.std() > 0  # something is drawn
+
+
+def test_a_dollar_sign_in_a_name_is_no_formula(tmp_path: Path) -> None:
+    named = {role: replace(r, task={**r.task, "name": r"$\frac$"}) for role, r in finals().items()}
+    draw_search(tmp_path / "a.png", [], named)
+    assert (tmp_path / "a.png").exists()
 
 
 def test_trained_trials_are_dots_of_share_and_accuracy(tmp_path: Path, drawn: list[Figure]) -> None:

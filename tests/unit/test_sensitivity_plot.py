@@ -85,6 +85,10 @@ def test_without_times_there_is_one_panel(tmp_path: Path, drawn: list[Figure]) -
     assert len(drawn[0].axes) == 1
 
 
+def test_a_dollar_sign_in_a_name_is_no_formula(tmp_path: Path) -> None:
+    assert draw_sensitivity(tmp_path / "a.png", [row(r"$\frac$", 20, -0.1)], r"$\frac$ on cpu")
+
+
 def test_where_nothing_was_measured_nothing_is_drawn(tmp_path: Path) -> None:
     assert not draw_sensitivity(tmp_path / "a.png", [row("c", 20, None)], "")
     assert not list(tmp_path.iterdir())
