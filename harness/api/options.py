@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypedDict
 
@@ -110,18 +110,28 @@ _KINDS: dict[str, tuple[tuple[type, ...], str]] = {
 """What each option may be; text where it isn't named."""
 
 
+def check_names(options: Mapping[str, Any], known: Collection[str]) -> None:
+    """Check that all options are known.
+
+    Raises:
+        ConfigError: If one isn't, with the nearest that is.
+    """
+    unknown = min(set(options) - set(known), default=None)
+    if unknown is not None:
+        near = difflib.get_close_matches(unknown, known, n=1)
+        hint = f" Did you mean {near[0]!r}?" if near else ""
+        raise ConfigError(
+            f"Unknown option {unknown!r}. Expected some of: {', '.join(known)}.{hint}"
+        )
+
+
 def check_options(options: SearchOptions) -> dict[str, Any]:
     """Check names and kinds of options; return those that are given.
 
     Raises:
         ConfigError: If an option is unknown, or of the wrong kind.
     """
-    unknown = set(options) - set(SearchOptions.__annotations__)
-    if unknown:
-        expected = ", ".join(SearchOptions.__annotations__)
-        near = difflib.get_close_matches(min(unknown), SearchOptions.__annotations__, n=1)
-        hint = f" Did you mean {near[0]!r}?" if near else ""
-        raise ConfigError(f"Unknown option {min(unknown)!r}. Expected some of: {expected}.{hint}")
+    check_names(options, SearchOptions.__annotations__)
     given: dict[str, Any] = {k: v for k, v in options.items() if v not in (None, (), [], {})}
     for key, value in given.items():
         kinds, words = _KINDS.get(key, ((str,), "text"))

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import difflib
 from typing import TYPE_CHECKING, Any, TypedDict, Unpack, cast
 
+from harness.api.options import check_names
 from harness.api.request import read_request
 from harness.compression.pruning.importance import CRITERIA
 from harness.errors import ConfigError
@@ -80,7 +80,7 @@ def sensitivity(
         HarnessError: See `harness.errors`; a `ConfigError` for what the caller can mend.
     """
     given: dict[str, Any] = dict(options)
-    _check_names(given)
+    check_names(given, SensitivityOptions.__annotations__)
     analysis = Analysis(
         _ratios(given.pop("ratios", None)), _criterion(given.pop("criterion", None)),
         _samples(given.pop("samples", None)), _timing(given.pop("timing", True)),
@@ -91,17 +91,6 @@ def sensitivity(
     asked = cast("SearchOptions", {**given, "budget": "100%", "statistic": "p50"})
     settings, task = read_request(model, data, asked).load(progress)
     return _sensitivity(settings, task, analysis, progress)
-
-
-def _check_names(given: Mapping[str, Any]) -> None:
-    known = SensitivityOptions.__annotations__
-    for name in given:
-        if name not in known:
-            near = difflib.get_close_matches(name, known, n=1)
-            hint = f" Did you mean {near[0]!r}?" if near else ""
-            raise ConfigError(
-                f"Unknown option {name!r}. Expected some of: {', '.join(known)}.{hint}"
-            )
 
 
 def _ratios(given: Any) -> tuple[float, ...]:

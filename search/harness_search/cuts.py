@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from harness.compression.depth.blocks import drop_blocks, residual_blocks
+from harness.compression.pruning.allocation import nearest_widths
 from harness.compression.pruning.prune import choose_channels, prune
 
 if TYPE_CHECKING:
@@ -83,7 +84,7 @@ def group_cuts(space: SearchSpace, ratios: Sequence[float]) -> list[Cut]:
     cuts = []
     for name, allowed in space.allowed.items():
         dense = space.dense[name]
-        nearest = {_nearest(allowed, (1 - ratio) * dense) for ratio in ratios}
+        nearest = {nearest_widths({name: allowed}, {name: 1 - r})[name] for r in ratios}
         kept = sorted(nearest - {dense}, reverse=True)
         cuts += [Cut("group", name, dense, k, i == len(kept) // 2) for i, k in enumerate(kept)]
     return cuts
@@ -102,7 +103,3 @@ def block_cuts(bench: Workbench) -> list[Cut]:
     with bench.lock.shared():
         found = residual_blocks(bench.network, bench.example[:1])
     return [Cut("block", block.name, None, None, middle=True) for block in found]
-
-
-def _nearest(allowed: Sequence[int], width: float) -> int:
-    return min(allowed, key=lambda one: (abs(one - width), -one))
