@@ -48,7 +48,7 @@ def to_csv(columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> bytes:
 def read_csv(
     path: Path, columns: Sequence[str], what: str = "a leaderboard", remedy: str = REMEDY
 ) -> list[dict[str, str]]:
-    """Return the rows of a table that `to_csv` wrote.
+    """Return the rows of a table that `to_csv` wrote, also where a spreadsheet saved it again.
 
     Args:
         path: The file.
@@ -60,7 +60,7 @@ def read_csv(
         ConfigError: If the file can't be read, or is no such table.
     """
     try:
-        rows = list(csv.reader(io.StringIO(path.read_text(encoding="utf-8")), strict=True))
+        rows = list(csv.reader(io.StringIO(path.read_text(encoding="utf-8-sig")), strict=True))
     except FileNotFoundError as exc:
         raise ConfigError(f"No such file: {path}. Run a search first, or name the CSV.") from exc
     except (OSError, UnicodeDecodeError, csv.Error) as exc:

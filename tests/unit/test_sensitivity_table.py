@@ -86,6 +86,13 @@ def test_a_damaged_table_is_refused_with_the_place(
     assert said.endswith("made anew once it is deleted.")
 
 
+def test_a_spreadsheets_mark_at_the_start_is_no_part_of_the_table(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    write_sensitivity(path, [WHOLE])
+    path.write_text(path.read_text(), encoding="utf-8-sig", newline="\r\n")
+    assert read_sensitivity(path) == [WHOLE]
+
+
 def test_a_row_that_is_there_twice_is_refused(tmp_path: Path) -> None:
     write_sensitivity(tmp_path / "a.csv", [WHOLE, WHOLE])
     with pytest.raises(ConfigError, match="line 3: 'conv1' must be there once with 16 kept"):
