@@ -11,6 +11,7 @@ from harness.compression.steps.base import Step
 from harness.errors import ConfigError
 from harness_search.compress import CompressSettings
 from harness_search.compress import compress as _compress
+from harness_search.pipeline import check_order
 from harness_search.progress import Progress
 from harness_search.settings import check_study_name
 
@@ -60,15 +61,24 @@ def compress(
         HarnessError: See `harness.errors`; a `ConfigError` for what the caller can mend.
     """
     progress = options.get("progress") or Progress()
-    if isinstance(steps, (str, Step)):
-        steps = [steps]
-    chosen = tuple(_step(one) for one in steps)
+    chosen = _steps(steps)
+    check_order(chosen)
     if run is not None:
         check_study_name(run, "--run")
     settings, task = read_work_request(model, data, options, "compress").load(progress)
     asked = CompressSettings(settings.target, chosen, settings.seed, run, settings.results)
     folder, report = _compress(asked, task, progress)
     return Compressed(folder.path, report)
+
+
+def _steps(given: Any) -> tuple[Step, ...]:
+    if isinstance(given, (str, Step)):
+        given = [given]
+    if not isinstance(given, (list, tuple)):
+        raise ConfigError(
+            f"`steps` must be a list of texts and Steps, in order. Received: {given!r}."
+        )
+    return tuple(_step(one) for one in given)
 
 
 def _step(given: Any) -> Step:

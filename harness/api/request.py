@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 _SEARCHING = (
     "budget", "trials", "time", "study", "statistic", "max_drop", "max_size", "layers", "exclude",
-    "remeasure",
+    "sensitivity", "remeasure",
 )  # fmt: skip
 """Options that say how to search."""
 

@@ -83,13 +83,15 @@ def steps() -> None:
         from rich.padding import Padding
 
         from harness.compression.steps import STEPS, step_class
+        from harness.compression.steps.options import written
 
         console = stdout()
         for name in STEPS:
             kind = step_class(name)
             console.print(f"[bold]{escape(name)}[/]  {escape(kind.about)}")
             for one in fields(kind):
-                default = "" if one.default in (MISSING, None) else f" ({one.default})"
+                default = "" if one.default in (None, ()) else f" ({written(one.default)})"
+                default = " (needed)" if one.default is MISSING else default
                 line = f"[bold]{one.name}[/]{escape(default)}  {escape(one.metadata['about'])}"
                 console.print(Padding(line, (0, 0, 0, 4), expand=False))
         console.print(

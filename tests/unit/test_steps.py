@@ -219,6 +219,17 @@ def test_a_step_is_made_again_from_its_options_as_json(step: Step) -> None:
     assert again.options() == step.options()
 
 
+@pytest.mark.parametrize(
+    "step",
+    [
+        Sample(0.1 + 0.2, "slow", 3, 1e-7, ("a", "b"), "x", False), Sample(0.5), Plain(),
+        step_class("prune")(scope="layers", layers="layer1.0=8+layer2.0=50%"),  # type: ignore[call-arg]
+    ],
+)  # fmt: skip
+def test_a_step_is_made_again_from_its_own_text(step: Step) -> None:
+    assert parse_step(step.text()) == step
+
+
 def test_options_of_numpy_are_written_as_json_too() -> None:
     step = Sample(params=np.float64(0.5), epochs=np.int64(3), lr=np.float32(0.5))  # type: ignore[arg-type]
     assert json.loads(json.dumps(step.options()))["epochs"] == 3

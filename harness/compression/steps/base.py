@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from harness.compression.quantisation.precision import FP32, Precision
-from harness.compression.steps.options import check_options
+from harness.compression.steps.options import check_options, written
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -127,8 +127,7 @@ class Step(ABC):
             for one in fields(self)
             if (value := getattr(self, one.name)) != one.default
         }
-        words = {k: "+".join(map(str, v)) if isinstance(v, tuple) else v for k, v in given.items()}
-        options = ",".join(f"{key}={value}" for key, value in words.items())
+        options = ",".join(f"{key}={written(value)}" for key, value in given.items())
         return f"{self.name}:{options}" if options else self.name
 
     def decide(self, work: Work, context: Context) -> Decision:

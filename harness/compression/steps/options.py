@@ -154,6 +154,15 @@ def text(given: Any) -> str:
     return given.strip()
 
 
+def written(value: Any) -> str:
+    """Return an option's value as a user would write it, so that its reader reads it again."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if not isinstance(value, tuple):
+        return str(value)
+    return "+".join("=".join(map(written, v)) if isinstance(v, tuple) else str(v) for v in value)
+
+
 def flag(given: Any) -> bool:
     """Read `yes` or `no`, or a truth value."""
     if isinstance(given, bool):
