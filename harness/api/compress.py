@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from harness.api.options import SearchOptions
-    from harness_results.compression import Report
+    from harness_results.compression_report import Report
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +55,8 @@ def compress(
         data: As for `harness.search`.
         steps: In order; texts as `--step` takes, or steps.
         run: Name of the compression's folder; None for one made from the rest.
-        **options: Those of `SearchOptions` that say nothing of searching.
+        **options: Those of `SearchOptions` that say nothing of searching, and `remeasure`: time
+            a finished compression's files again, and read nothing else anew.
 
     Raises:
         HarnessError: See `harness.errors`; a `ConfigError` for what the caller can mend.
@@ -65,8 +66,13 @@ def compress(
     check_order(chosen)
     if run is not None:
         check_study_name(run, "--run")
+    again = options.pop("remeasure", False)
+    if not isinstance(again, bool):
+        raise ConfigError(f"`remeasure` must be True or False. Received: {again!r}.")
     settings, task = read_work_request(model, data, options, "compress").load(progress)
-    asked = CompressSettings(settings.target, chosen, settings.seed, run, settings.results)
+    asked = CompressSettings(
+        settings.target, chosen, settings.seed, run, settings.results, remeasure=again
+    )
     folder, report = _compress(asked, task, progress)
     return Compressed(folder.path, report)
 

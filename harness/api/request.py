@@ -122,6 +122,11 @@ def read_work_request(model: Any, data: Any, options: SearchOptions, command: st
             raise ConfigError(
                 f"`{key}` is an option of a search, not of {command!r}. Leave it out."
             )
+    if model is None and data is not None:
+        raise ConfigError(
+            f"`--data` needs a network beside it: `harness {command} MODEL --data ...`. "
+            "Received no MODEL."
+        )
     asked: SearchOptions = {**options, "budget": "100%", "trials": 1}
     return read_request(model, data, asked)
 

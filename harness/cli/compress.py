@@ -46,6 +46,13 @@ Run = Annotated[
     typer.Option("--run", help="Name; running it again resumes it.", show_default="from the rest"),
 ]
 
+Remeasure = Annotated[
+    bool,
+    typer.Option(
+        "--remeasure", help="Time a finished compression again, such as after a disturbed timing."
+    ),
+]
+
 _EPILOG = (
     "Examples: harness compress resnet20 --weights resnet20.safetensors --data "
     "train=train.parquet,test=test.parquet --step prune:params=50% --step distil:epochs=10 --step "
@@ -78,6 +85,7 @@ def compress(
     run: Run = None,
     threads: Threads = None,
     settings: Set = None,
+    remeasure: Remeasure = False,
     results: Results = None,
 ) -> None:
     """Apply compression steps to a trained network, and measure it before and after.
@@ -89,7 +97,7 @@ def compress(
         "task": task, "target": target, "weights": weights, "name": name, "loss": loss,
         "metric": metric, "augment": augment, "recipe": recipe or (),
         "train_fraction": train_fraction, "coreset": coreset, "threads": threads,
-        "settings": settings or (),
+        "settings": settings or (), "remeasure": remeasure,
     }  # fmt: skip
     if trained:  # left out, a task file decides
         given["trained"] = True

@@ -8,7 +8,7 @@ from rich.markup import escape
 from rich.panel import Panel
 from rich.table import Table
 
-from harness.measurement.flags import BLOCKING, NOTES
+from harness.measurement.flags import BLOCKING, NOTES, is_blocked
 from harness.units import (
     format_count,
     format_metric,
@@ -17,7 +17,7 @@ from harness.units import (
     format_wall,
     metric_words,
 )
-from harness_results.compression_table import quotation, rows
+from harness_results.compression_table import distrust, quotation, rows
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -28,12 +28,10 @@ if TYPE_CHECKING:
 def print_report(console: Console, done: Compressed) -> None:
     """Print what a compression did, and where everything is."""
     report = done.report
-    blocked = [flag for flag in report.flags if flag in BLOCKING]
+    blocked = is_blocked(report.flags)
     text = quotation(report).replace("; ", "\n")
     if blocked:
-        text += (
-            f"\nNot to be trusted: {', '.join(blocked)}. Give another `--run` on a quieter machine."
-        )
+        text += f"\n{distrust(report)}"
     title = ", ".join(step["name"] for step in report.steps)
     style = "yellow" if blocked else "green"
     console.print(Panel(escape(text), title=escape(title), border_style=style, expand=False))
@@ -64,7 +62,8 @@ def _steps(done: Compressed) -> Table:
     """Return the steps, with the float32 network's validation score and size after each."""
     report, metric = done.report, done.report.task["metric"]
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for title in ("after step", f"validation {metric_words(metric)}", "95 %", "parameters", "took"):
+    scored = (f"validation {metric_words(metric)}, float32", "95 %")
+    for title in ("after step", *scored, "parameters", "took"):
         table.add_column(title, no_wrap=title != "after step")
     for step in report.steps:
         score = step["validation"]

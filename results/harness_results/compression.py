@@ -1,67 +1,19 @@
-"""A compression's own folder: what was asked, each step's outcome, and the before/after report."""
+"""A compression's own folder: what was asked, each step's outcome, and what has been read."""
 
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from harness.atomic import write_atomic
 from harness.errors import ConfigError
+from harness_results.compression_report import Report, read_json, read_report
 from harness_results.files import disk_errors
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
-
-SCHEMA = 1
-
-
-@dataclass(frozen=True, slots=True)
-class Report:
-    """What a compression did to a network; SI units, None is unknown.
-
-    Attributes:
-        schema: Version of this layout.
-        run: The compression's name.
-        date_utc: When the report was made, ISO 8601.
-        task: As in a `RunRecord`.
-        target: Options of the target and the backend's version.
-        steps: In order: `name`, `text` (as a user would write it), `options`, `decision`,
-            `validation` (the float32 network's score after the step), `params`, `seconds`.
-        before, after: Of the network as it was and as it has become: `params`, `nonzeros`, `macs`
-            (multiply-accumulates for one sample), `size_bytes` and `sha256` of the file,
-            `precision`, `latency` (as in a `RunRecord`; ratios are to `before`), `scores` by
-            split, `parity` of the file with the torch network.
-        change: By split, what the metric rose by, with its paired 95 % interval: `value`, `lo`,
-            `hi`.
-        flags: Blocking flags and notes of the measurement.
-        test_reads: How often this compression had read the test split, this reading included.
-        seed: Of everything random.
-        versions: Of the packages that matter.
-        environment: `fingerprint`, `machine`, and its state around each process's timing.
-        git: `commit` and `dirty` of the working folder.
-    """
-
-    schema: int
-    run: str
-    date_utc: str
-    task: dict[str, Any]
-    target: dict[str, Any]
-    steps: list[dict[str, Any]]
-    before: dict[str, Any]
-    after: dict[str, Any]
-    change: dict[str, dict[str, float]]
-    flags: list[str]
-    test_reads: int
-    seed: int
-    versions: dict[str, str]
-    environment: dict[str, Any]
-    git: dict[str, Any]
-
-    def to_json(self) -> bytes:
-        """Return the report as JSON."""
-        return json.dumps(asdict(self), indent=1, allow_nan=False).encode() + b"\n"
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,31 +97,11 @@ class CompressionFolder:
         """Return the report; None where the compression isn't finished.
 
         Raises:
-            ConfigError: If the file is corrupt.
+            ConfigError: If it is corrupt, or was changed.
         """
-        if not self.report.exists():
-            return None
-        content = read_json(self.report)
-        if content.keys() != {one.name for one in fields(Report)} or content["schema"] != SCHEMA:
-            raise ConfigError(
-                f"{self.report} is no report of this version. Move it away, and run the same "
-                "command to measure again."
-            )
-        return Report(**content)
+        return read_report(self.report) if self.report.exists() else None
 
-
-def read_json(path: Path) -> dict[str, Any]:
-    """Return a JSON object from a file of ours.
-
-    Raises:
-        ConfigError: If it can't be read, or is none.
-    """
-    try:
-        content = json.loads(path.read_bytes())
-        if not isinstance(content, dict):
-            raise ValueError("no JSON object")
-    except (OSError, ValueError) as exc:
-        raise ConfigError(
-            f"{path} is corrupt: {exc}. Move its folder away, or give another `--run NAME`."
-        ) from exc
-    return content
+    def sweep(self) -> None:
+        """Remove temporary files that a killed process left half-written."""
+        for path in self.path.rglob(".*.tmp"):
+            path.unlink(missing_ok=True)

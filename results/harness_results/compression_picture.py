@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from matplotlib.axes import Axes
 
-    from harness_results.compression import Report
+    from harness_results.compression_report import Report
 
 _BLUE, _GREY, _RED = "#0072b2", "#444444", "#d55e00"
 """Okabe & Ito's palette, distinct for colour-blind readers."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from harness.measurement.flags import is_blocked
 from harness.units import (
     format_count,
     format_latency,
@@ -19,7 +20,7 @@ from harness.units import (
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from harness_results.compression import Report
+    from harness_results.compression_report import Report
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +85,22 @@ def speed(ratio: list[float]) -> str:
     return f"{value:.2f}x slower ({low:.2f}x to {high:.2f}x)"
 
 
+def distrust(report: Report) -> str:
+    """Return why figures can't be trusted and what to do; empty where they can."""
+    blocked = [flag for flag in report.flags if is_blocked([flag])]
+    if not blocked:
+        return ""
+    text = f"Not to be trusted: {', '.join(blocked)}."
+    if "parity_failed" in blocked:
+        text += (
+            " The exported file computes something else than the network; measuring again won't "
+            "mend that, other steps may."
+        )
+    if blocked != ["parity_failed"]:
+        text += " Give `--remeasure` on a quieter machine to time both again."
+    return text
+
+
 def markdown(report: Report) -> str:
     """Return the whole report for people: the quotation, the table, the steps, the setting."""
     machine, target, figures = (
@@ -91,8 +108,9 @@ def markdown(report: Report) -> str:
     )  # fmt: skip
     table = "\n".join(f"| {r.name} | {r.before} | {r.after} | {r.change} |" for r in rows(report))
     metric = report.task["metric"]
+    warning = f"\n**{distrust(report)}**\n" if distrust(report) else ""
     steps = "\n".join(
-        f"| {i} | `{step['text']}` | {_scored(step['validation'], metric)} | "
+        f"| {i} | `{step['text'].replace('|', '/')}` | {_scored(step['validation'], metric)} | "
         f"{format_count(step['params'])} | {step['seconds']:.1f} s |"
         for i, step in enumerate(report.steps, 1)
     )
@@ -100,7 +118,7 @@ def markdown(report: Report) -> str:
 # {report.task["name"]}: {", ".join(step["name"] for step in report.steps)}
 
 {quotation(report)}.
-
+{warning}
 | 95 % intervals | before | after | change |
 |---|---|---|---|
 {table}
@@ -115,7 +133,31 @@ this compression. Flags: {", ".join(report.flags) or "none"}.
 | step | | validation after it, float32 | parameters | took |
 |---|---|---|---|---|
 {steps}
+
+{_training(report)}
 """
+
+
+def _training(report: Report) -> str:
+    """Return how networks were trained: the recipe, and what each step that trains settled."""
+    recipe, part = report.training["recipe"], report.training["reduction"]
+    told = [
+        f"step {i}, {step['name']}: {_trained({**step['options'], **step['decision']})}"
+        for i, step in enumerate(report.steps, 1)
+        if "epochs" in step["options"]
+    ]
+    if recipe["teacher_epochs"]:
+        told.insert(
+            0, f"the dense network: {recipe['teacher_epochs']} epochs, "
+            f"learning rate {recipe['teacher_lr']:g}",
+        )  # fmt: skip
+    if not told:
+        return "Nothing was trained."
+    rest = f"batch {recipe['batch']}, optimiser {recipe['optimizer']}"
+    rest += f", weight decay {recipe['weight_decay']:g}"
+    if part["fraction"] < 1:
+        rest += f", steps on {part['fraction']:.0%} of the samples, chosen by {part['method']}"
+    return f"Training: {'; '.join(told)}; {rest}. report.json has all of it."
 
 
 def _scored(score: dict[str, Any], metric: str) -> str:
@@ -167,3 +209,14 @@ def _memory_row(report: Report) -> Row:
 def _memory(triple: list[float]) -> str:
     median, low, high = map(format_size, triple)
     return f"{median} ({low} to {high})"
+
+
+def _trained(settled: dict[str, Any]) -> str:
+    words = [f"{settled['epochs']} epochs"]
+    if settled["lr"] is not None:
+        words.append(f"learning rate {settled['lr']:g}")
+    if "samples" in settled:
+        words.append(f"{settled['samples']:,} of {settled['of']:,} samples")
+    if settled.get("seed") is not None:
+        words.append(f"seed {settled['seed']}")
+    return ", ".join(words)

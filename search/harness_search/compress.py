@@ -10,23 +10,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.atomic import write_atomic
-from harness.compression.quantisation.precision import FP32
-from harness.compression.sparsity.masks import nonzeros
-from harness.measurement.compare import AS_FAST
-from harness.measurement.flags import is_blocked
-from harness.measurement.rounds import FINAL
 from harness.models.saving import save_weights
-from harness.provenance import now_utc
 from harness.training import torch_kept
 from harness_backends.registry import open_backend
-from harness_results.compression import SCHEMA, CompressionFolder, Report
+from harness_results.compression import CompressionFolder
 from harness_results.compression_picture import draw_compression
 from harness_results.compression_table import markdown
 from harness_results.files import disk_errors, locked
-from harness_results.record import latency_figures
 from harness_results.store import check_writable
 from harness_results.winner import run_py
-from harness_search.pipeline import check_order, count_parameters, run_steps
+from harness_search.comparison import Comparison, timed_again
+from harness_search.pipeline import check_order, run_steps
 from harness_search.preflight import check_results_apart
 from harness_search.settings import LONGEST_NAME
 from harness_search.stopwatch import Stopwatch
@@ -34,15 +28,10 @@ from harness_search.teacher import train_or_load
 from harness_search.tools import open_tools
 
 if TYPE_CHECKING:
-    from torch import nn
-
-    from harness.candidate import OnnxModel
-    from harness.compression.quantisation.precision import Precision
-    from harness.compression.steps.base import Step, Work
-    from harness.measurement.types import Measurement
+    from harness.compression.steps.base import Step
     from harness.target import Target
     from harness.tasks.base import Task
-    from harness_search.pipeline import Outcome
+    from harness_results.compression_report import Report
     from harness_search.progress import Progress
     from harness_search.tools import Tools
 
@@ -57,6 +46,7 @@ class CompressSettings:
         seed: Of everything random.
         run: Name; made from the rest where not given.
         results: The results folder.
+        remeasure: Whether a finished compression is timed again.
     """
 
     target: Target
@@ -64,6 +54,7 @@ class CompressSettings:
     seed: int = 0
     run: str | None = None
     results: Path = Path("results")
+    remeasure: bool = False
 
     def run_name(self, task: str) -> str:
         """Return `{task}-{target}-{steps}-{digest of their options}-s{seed}`, fit for a folder."""
@@ -83,7 +74,8 @@ def compress(
 ) -> tuple[CompressionFolder, Report]:
     """Apply the steps and measure before and after, or go on where an earlier call stopped.
 
-    A finished compression is read from its report: nothing is measured again.
+    A finished compression is read from its report, and its files are held against it; nothing is
+    measured again unless that is asked for.
 
     Raises:
         HarnessError: See `harness.errors`; finished steps stay whole.
@@ -91,6 +83,8 @@ def compress(
     check_order(settings.steps)
     check_results_apart(settings.results, task)
     open_backend(settings.target)  # before anything is written: is there such a target here?
+    for note in task.notes:
+        progress.note(note)
     tools = open_tools(settings.target, settings.seed, task, progress)
     folder = CompressionFolder(settings.results, settings.run_name(task.name))
     check_writable(settings.results)
@@ -98,9 +92,15 @@ def compress(
     busy = f"{folder.path} is being worked on by another process. Wait, or give another `--run`."
     with disk_errors(folder.path), locked(folder.lock, wait=False, busy=busy):
         folder.check_identity(_identity(tools, settings))
+        folder.sweep()
         report = folder.read_report()
         if report is None:
             report = _run(tools, folder, settings)
+        else:
+            report.check_files(folder.path)
+            if settings.remeasure:
+                report = timed_again(tools, folder, report)
+        _publish(folder, report)
     return folder, report
 
 
@@ -126,80 +126,14 @@ def _run(tools: Tools, folder: CompressionFolder, settings: CompressSettings) ->
     tools.progress.phase("exporting before and after")
     tools.dense = tools.export(tools.network, folder.path / "before.onnx")
     after = tools.export(work.module, folder.path / "model.onnx", work.precision, work.simplified)
-    report = _Comparison(tools, folder, after).report(work, outcomes)
     save_weights(work.module, folder.path / "weights.safetensors")
-    (folder.path / "run.py").write_text(run_py(report.task))
-    (folder.path / "table.md").write_text(markdown(report), encoding="utf-8")
+    return Comparison(tools, folder, after).report(work, outcomes)
+
+
+def _publish(folder: CompressionFolder, report: Report) -> None:
+    """Write the report, and before it what is made from it alone: made again where it is gone."""
+    texts = {"run.py": run_py(report.task), "table.md": markdown(report)}
+    for name, text in texts.items():
+        write_atomic(folder.path / name, text.encode())
     draw_compression(folder.path / "compression.png", report)
     write_atomic(folder.report, report.to_json())  # last: it says that all is there
-    return report
-
-
-class _Comparison:
-    """The network as it was and as it has become, held against each other."""
-
-    def __init__(self, tools: Tools, folder: CompressionFolder, after: OnnxModel) -> None:
-        self.tools, self.folder, self.after = tools, folder, after
-
-    def report(self, work: Work, outcomes: list[Outcome]) -> Report:
-        """Time both files together, score both on the same samples, and return the report."""
-        tools, made = self.tools, self.tools.provenance
-        measured = self._timed()
-        scores, change, parity = self._scored(work)
-        before = self._side(tools.network, tools.dense, FP32, measured["dense"])
-        after = self._side(work.module, self.after, work.precision, measured["after"])
-        for name, side in (("before", before), ("after", after)):
-            side |= {"scores": scores[name], "parity": parity[name]}
-        flags = {*measured["after"].flags, *measured["dense"].flags}
-        flags |= set() if all(one["passed"] for one in parity.values()) else {"parity_failed"}
-        machine = dict(tools.facts["machine"])
-        return Report(
-            schema=SCHEMA, run=self.folder.run, date_utc=now_utc(), task=dict(made["task"]),
-            target={**tools.target.options(), "backend_version": tools.facts["runtime_version"]},
-            steps=[outcome.as_json() for outcome in outcomes], before=before, after=after,
-            change=change, flags=sorted(flags), test_reads=self.folder.test_reads(),
-            seed=tools.root_seed, versions=dict(made["versions"]),
-            environment={"fingerprint": made["fingerprint"], "machine": machine,
-                         **measured["after"].environment},
-            git=dict(made["git"]),
-        )  # fmt: skip
-
-    def _timed(self) -> dict[str, Measurement]:
-        """Time both in fresh processes; once more where that was disturbed."""
-        self.tools.progress.phase("timing before and after together, in fresh processes")
-        measured = self.tools.timed({"after": self.after}, AS_FAST, FINAL)
-        if any(is_blocked(one.flags) for one in measured.values()):
-            self.tools.progress.phase("timing both once more: the first time was disturbed")
-            measured = self.tools.timed({"after": self.after}, AS_FAST, FINAL)
-        return measured
-
-    def _scored(self, work: Work) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
-        """Return scores by side and split, changes by split, and each side's parity."""
-        tools, data = self.tools, self.tools.task.data
-        tools.progress.phase("scoring the exported files")
-        scores: dict[str, Any] = {"before": {}, "after": {}}
-        change, parity = {}, {}
-        for name, split in (("validation", data.validation), ("test", data.test)):
-            if name == "test":
-                self.folder.count_test_read()
-            got = {
-                "before": tools.outputs(tools.dense, split),
-                "after": tools.outputs(self.after, split),
-            }
-            for side, outputs in got.items():
-                scores[side][name] = asdict(tools.score(outputs, split))
-            found = tools.task.objective.change(got["before"], got["after"], split)
-            change[name] = asdict(found)
-            if name == "validation":
-                parity["before"] = tools.parity(tools.network, got["before"], split)
-                parity["after"] = tools.parity(work.module, got["after"], split, work.precision)
-        return scores, change, parity
-
-    def _side(
-        self, module: nn.Module, model: OnnxModel, precision: Precision, measured: Measurement
-    ) -> dict[str, Any]:
-        return {
-            "params": count_parameters(module), "nonzeros": nonzeros(module), "macs": model.macs,
-            "size_bytes": model.size_bytes, "sha256": model.sha256, "precision": precision.name,
-            "latency": latency_figures(measured),
-        }  # fmt: skip

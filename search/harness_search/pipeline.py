@@ -17,7 +17,7 @@ from harness.errors import ConfigError, TaskError
 from harness.models.finals import finished
 from harness.models.saving import save_weights
 from harness.training import predict
-from harness_results.compression import read_json
+from harness_results.compression_report import read_json
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from harness_search.tools import Tools
 
 _DECISION, _WEIGHTS, _OUTCOME = "decision.json", "weights.safetensors", "outcome.json"
+_TOLD = ("decision", "validation", "params", "seconds")
+"""What an outcome must hold for the pipeline to go on from it."""
 _SCRATCH = "scratch"
 """Where a step keeps what an interrupted one goes on from; removed once it is done."""
 
@@ -123,7 +125,7 @@ def _done(
     (folder / _SCRATCH).mkdir(parents=True, exist_ok=True)
     settled = folder / _DECISION
     if settled.exists():
-        kept = read_json(settled)
+        kept = read_json(settled, ("decision", "seconds"))
         decision, before_s = kept["decision"], kept["seconds"]
     else:
         decision, before_s = step.decide(work, context), 0.0
@@ -140,7 +142,7 @@ def _done(
 
 
 def _restored(folder: Path, step: Step, work: Work, context: Context) -> tuple[Work, Outcome]:
-    told, path = read_json(folder / _OUTCOME), folder / _WEIGHTS
+    told, path = read_json(folder / _OUTCOME, _TOLD), folder / _WEIGHTS
     rebuilt = step.rebuild(work, told["decision"], context)
     try:
         rebuilt.module.load_state_dict(load_file(str(path)))

@@ -36,7 +36,7 @@ from harness.cli.progress import shown_progress
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from harness_results.compression import Report
+    from harness_results.compression_report import Report
 
 EPOCHS, HALF_EPOCHS, STUDENT_EPOCHS = 2, 40, 5
 COLUMNS = (

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -95,6 +97,96 @@ def test_running_it_again_shows_the_report_and_reads_nothing(done: Done) -> None
     again = run_compress(base, *PIPELINE)
     assert (again.returncode, again.stdout) == (0, first.stdout)
     assert (folder(base) / "report.json").read_bytes() == kept
+
+
+def copied(done: Done, base: Path) -> Path:
+    """Return the finished compression's folder in a copy that may be spoilt."""
+    for part in ("results", "cache"):
+        shutil.copytree(done[0] / part, base / part)
+    return folder(base)
+
+
+def test_it_says_how_networks_were_trained(done: Done) -> None:
+    recipe = report(done[0])["training"]["recipe"]
+    assert (recipe["teacher_epochs"], recipe["batch"]) == (2, 32)
+    told = " ".join((folder(done[0]) / "table.md").read_text().split())
+    assert "Training: the dense network: 2 epochs, learning rate 0.1; step 2, distil: 1" in told
+    assert "320 of 320 samples" in told
+
+
+@pytest.mark.parametrize(
+    "name", ["model.onnx", "before.onnx", "weights.safetensors", "dense.safetensors"]
+)
+def test_a_finished_one_without_its_files_is_not_shown(
+    done: Done, tmp_path: Path, name: str
+) -> None:
+    path = copied(done, tmp_path) / name
+    path.write_bytes(path.read_bytes()[:-1])
+    for found in ("its hash differs", "can't be read"):
+        ended = run_compress(tmp_path, *PIPELINE)
+        assert (ended.returncode, ended.stdout) == (2, "")
+        assert found in ended.stderr
+        assert "move report.json away" in " ".join(ended.stderr.split())
+        path.unlink(missing_ok=True)
+
+
+def test_an_edited_report_is_refused(done: Done, tmp_path: Path) -> None:
+    path = copied(done, tmp_path) / "report.json"
+    content = json.loads(path.read_text())
+    content["after"]["scores"]["test"]["value"] = 1.0
+    path.write_text(json.dumps(content))
+    ended = run_compress(tmp_path, *PIPELINE)
+    assert ended.returncode == 2
+    assert "was changed after it was written" in ended.stderr
+
+
+@pytest.mark.parametrize("name", ["decision.json", "outcome.json"])
+def test_a_step_that_has_lost_what_it_settled_is_told(
+    done: Done, tmp_path: Path, name: str
+) -> None:
+    here = copied(done, tmp_path)
+    (here / "report.json").unlink()
+    step = here / "steps" / "01-prune"
+    (step / "outcome.json").unlink()
+    (step / name).write_text("{}")
+    ended = run_compress(tmp_path, *PIPELINE)
+    assert ended.returncode == 2
+    assert f"{name} is corrupt: no decision" in " ".join(ended.stderr.split())
+
+
+def test_what_the_report_alone_makes_is_made_again(done: Done, tmp_path: Path) -> None:
+    here = copied(done, tmp_path)
+    table = (here / "table.md").read_bytes()
+    for name in ("table.md", "run.py", "compression.png"):
+        (here / name).unlink()
+    (here / ".model.onnx.0123.tmp").write_bytes(b"half")
+    assert run_compress(tmp_path, *PIPELINE).returncode == 0
+    assert (here / "table.md").read_bytes() == table
+    assert {"run.py", "compression.png"} <= {path.name for path in here.iterdir()}
+    assert not list(here.glob(".*.tmp"))
+
+
+def test_both_are_timed_again_and_nothing_else(done: Done, tmp_path: Path) -> None:
+    here = copied(done, tmp_path)
+    ended = run_compress(tmp_path, *PIPELINE, "--remeasure")
+    assert ended.returncode == 0, ended.stderr
+    assert "timing before and after" in ended.stderr
+    assert "scoring" not in ended.stderr
+    fresh, known = report(tmp_path), report(done[0])
+    assert fresh["after"]["latency"]["n_processes"] >= 5
+    assert fresh["before"]["latency"] != {}
+    for key in ("change", "test_reads", "files", "steps"):
+        assert fresh[key] == known[key]
+    assert (here / "test_reads.txt").read_text() == "1\n"
+
+
+def test_two_at_once_are_refused(done: Done, tmp_path: Path) -> None:
+    here = copied(done, tmp_path)
+    with (here / ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        ended = run_compress(tmp_path, *PIPELINE)
+    assert ended.returncode == 75
+    assert "is being worked on by another process" in ended.stderr
 
 
 @pytest.mark.parametrize(
