@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from harness.api.bench import bench
-    from harness.api.compress import compress
+    from harness.api.compress import compress, rebuild
     from harness.api.doctor import examine
     from harness.api.search import plan, replay, search
     from harness.api.sensitivity import sensitivity
@@ -15,14 +15,14 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 __all__ = [
-    "__version__", "bench", "compress", "examine", "loadgen", "plan", "profile", "replay",
-    "search", "sensitivity", "serve",
+    "__version__", "bench", "compress", "examine", "loadgen", "plan", "profile", "rebuild",
+    "replay", "search", "sensitivity", "serve",
 ]  # fmt: skip
 
 _WHERE = {
     "bench": "bench", "compress": "compress", "examine": "doctor", "loadgen": "single",
-    "plan": "search", "profile": "single", "replay": "search", "search": "search",
-    "sensitivity": "sensitivity", "serve": "single",
+    "plan": "search", "profile": "single", "rebuild": "compress", "replay": "search",
+    "search": "search", "sensitivity": "sensitivity", "serve": "single",
 }  # fmt: skip
 
 

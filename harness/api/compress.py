@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 
 from harness.api.request import read_work_request
@@ -13,11 +14,11 @@ from harness_search.compress import CompressSettings
 from harness_search.compress import compress as _compress
 from harness_search.pipeline import check_order
 from harness_search.progress import Progress
+from harness_search.rebuild import rebuild as _rebuild
 from harness_search.settings import check_study_name
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from pathlib import Path
 
     from torch import nn
 
@@ -75,6 +76,39 @@ def compress(
     )
     folder, report = _compress(asked, task, progress)
     return Compressed(folder.path, report)
+
+
+def rebuild(
+    folder: str | Path,
+    model: str | nn.Module | None = None,
+    data: Any = None,
+    **options: Unpack[SearchOptions],
+) -> nn.Module:
+    """Return the network of a finished compression in torch, to train or to export it yourself.
+
+    Args:
+        folder: Of the compression: `Compressed.folder`.
+        model: As for `compress`, where it was given as Python objects; None to make the task from
+            the report.
+        data: As `model`.
+        **options: With model and data what was given to `compress` of them.
+
+    Returns:
+        It, float32, in evaluation mode; without what only the file computes on top.
+
+    Raises:
+        ConfigError: If the compression isn't finished, or its network can't be rebuilt.
+    """
+    task = None
+    if model is not None or data is not None or options.get("task") is not None:
+        progress = options.get("progress") or Progress()
+        _, task = read_work_request(model, data, options, "compress").load(progress)
+    elif options:
+        raise ConfigError(
+            f"`{min(options)}` goes with a model and data. Received neither: the task is made from "
+            "the report. Leave it out."
+        )
+    return _rebuild(Path(folder), task)
 
 
 def _steps(given: Any) -> tuple[Step, ...]:

@@ -16,6 +16,7 @@ from harness.units import (
     format_times,
     metric_words,
 )
+from harness_results.compression_training import training_words
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -134,30 +135,8 @@ this compression. Flags: {", ".join(report.flags) or "none"}.
 |---|---|---|---|---|
 {steps}
 
-{_training(report)}
+{training_words(report)}
 """
-
-
-def _training(report: Report) -> str:
-    """Return how networks were trained: the recipe, and what each step that trains settled."""
-    recipe, part = report.training["recipe"], report.training["reduction"]
-    told = [
-        f"step {i}, {step['name']}: {_trained({**step['options'], **step['decision']})}"
-        for i, step in enumerate(report.steps, 1)
-        if "epochs" in step["options"]
-    ]
-    if recipe["teacher_epochs"]:
-        told.insert(
-            0, f"the dense network: {recipe['teacher_epochs']} epochs, "
-            f"learning rate {recipe['teacher_lr']:g}",
-        )  # fmt: skip
-    if not told:
-        return "Nothing was trained."
-    rest = f"batch {recipe['batch']}, optimiser {recipe['optimizer']}"
-    rest += f", weight decay {recipe['weight_decay']:g}"
-    if part["fraction"] < 1:
-        rest += f", steps on {part['fraction']:.0%} of the samples, chosen by {part['method']}"
-    return f"Training: {'; '.join(told)}; {rest}. report.json has all of it."
 
 
 def _scored(score: dict[str, Any], metric: str) -> str:
@@ -209,14 +188,3 @@ def _memory_row(report: Report) -> Row:
 def _memory(triple: list[float]) -> str:
     median, low, high = map(format_size, triple)
     return f"{median} ({low} to {high})"
-
-
-def _trained(settled: dict[str, Any]) -> str:
-    words = [f"{settled['epochs']} epochs"]
-    if settled["lr"] is not None:
-        words.append(f"learning rate {settled['lr']:g}")
-    if "samples" in settled:
-        words.append(f"{settled['samples']:,} of {settled['of']:,} samples")
-    if settled.get("seed") is not None:
-        words.append(f"seed {settled['seed']}")
-    return ", ".join(words)

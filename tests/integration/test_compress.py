@@ -15,7 +15,7 @@ import onnx
 import pytest
 from safetensors.numpy import load_file
 
-from support.running import run_cli
+from support.running import environment, run_cli
 
 PIPELINE = ("--step", "prune:params=60%", "--step", "distil:epochs=1", "--step", "int8")
 
@@ -178,6 +178,22 @@ def test_both_are_timed_again_and_nothing_else(done: Done, tmp_path: Path) -> No
     for key in ("change", "test_reads", "files", "steps"):
         assert fresh[key] == known[key]
     assert (here / "test_reads.txt").read_text() == "1\n"
+
+
+def test_the_network_is_rebuilt_in_torch_from_the_folder(done: Done, tmp_path: Path) -> None:
+    code = (
+        "import sys, torch; from support.cli import register; register(); import harness\n"
+        "folder = sys.argv[1]; network = harness.rebuild(folder)\n"
+        "from safetensors.torch import load_file\n"
+        "kept = load_file(folder + '/weights.safetensors')\n"
+        "assert all(torch.equal(kept[k], v) for k, v in network.state_dict().items())\n"
+        "assert not network.training; print(network(torch.zeros(2, 1, 8, 8)).shape)\n"
+    )
+    ended = subprocess.run(
+        [sys.executable, "-c", code, str(folder(done[0]))],
+        capture_output=True, text=True, timeout=120, env=environment(tmp_path),
+    )  # fmt: skip
+    assert ended.stdout.strip() == "torch.Size([2, 3])", ended.stderr
 
 
 def test_two_at_once_are_refused(done: Done, tmp_path: Path) -> None:

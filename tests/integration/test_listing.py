@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 COMMANDS = (
     "search", "bench", "doctor", "leaderboard", "replay", "targets", "tasks", "models", "steps",
-    "init", "compress",
+    "init", "compress", "sensitivity",
 )  # fmt: skip
 
 
