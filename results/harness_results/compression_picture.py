@@ -8,6 +8,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
+from harness.measurement.flags import is_blocked
 from harness.units import SHARES, format_metric_change, metric_words
 
 if TYPE_CHECKING:
@@ -34,7 +35,10 @@ def draw_compression(path: Path, report: Report) -> None:
     _ratios(left, report)
     _metric(right, report)
     steps = ", ".join(step["name"] for step in report.steps)
-    figure.suptitle(f"{report.task['name']} on {report.target['name']}: {steps}", fontsize=11)
+    title = f"{report.task['name']} on {report.target['name']}: {steps}"
+    if is_blocked(report.flags):
+        title += f"\nnot to be trusted: {', '.join(report.flags)}"
+    figure.suptitle(title, fontsize=11)
     figure.savefig(path)
 
 
