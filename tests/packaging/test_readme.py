@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import typer
+
+from harness.cli import app as typer_app
 
 ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text()
+app = typer.main.get_command(typer_app)
 
 
 def block(marker: str) -> str:
@@ -59,6 +64,39 @@ def test_the_python_example_runs_as_it_stands_and_again(tmp_path: Path) -> None:
         assert bool(shown) == last.startswith("winner")
         lasts.append(last)
     assert lasts[0] == lasts[1]  # resumed, not searched anew
+
+
+def commands(marker: str) -> list[list[str]]:
+    """Return a block's commands as words, those that go over several lines joined."""
+    lines = block(marker).replace("\\\n", " ").strip().splitlines()
+    return [shlex.split(line) for line in lines]
+
+
+@pytest.mark.parametrize("words", commands("compress"), ids=str)
+def test_the_compressions_of_the_readme_are_what_the_command_takes(words: list[str]) -> None:
+    """Every flag is known and every step is read; own files stand for the reader's."""
+    from harness.compression.steps import parse_step
+    from harness_search.pipeline import check_order
+
+    assert words[:2] == ["harness", "compress"]
+    steps = [words[i + 1] for i, word in enumerate(words) if word == "--step"]
+    assert steps
+    check_order([parse_step(step) for step in steps])
+    app.commands["compress"].make_context("compress", words[2:])  # type: ignore[attr-defined]
+
+
+@pytest.mark.slow
+def test_the_first_compression_as_the_readme_gives_it(tmp_path: Path) -> None:
+    """Training is shorter; the rest is the README's line. Whether to trust it is up to the host."""
+    ended = subprocess.run(
+        [str(Path(sys.executable).parent / "harness"), *commands("compress")[0][1:],
+         "--recipe", "teacher_epochs=1"],
+        cwd=tmp_path, env=here(tmp_path), capture_output=True, text=True,
+    )  # fmt: skip
+    assert ended.returncode in (0, 3), ended.stdout + ended.stderr
+    assert "of the parameters, int8: accuracy" in " ".join(ended.stdout.split())
+    (folder,) = (tmp_path / "results" / "compressed").iterdir()
+    assert (folder / "report.json").exists()
 
 
 @pytest.mark.slow
