@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from harness.compression.rewriting.running import difference, outputs_of
+from harness.compression.running import difference, tensors_of
 from harness.compression.steps import parse_step
 from harness.compression.steps.base import Context, Decision, Work
 from harness.compression.steps.rewrite import Rewrite
@@ -80,7 +80,7 @@ def test_what_can_be_rewritten_is_decided_done_and_told() -> None:
     assert "norms" not in decision
     new = Rewrite().apply(work, stored(decision), context)
     batch = context.task.example_input(50)
-    assert difference(outputs_of(work.module, batch), outputs_of(new.module, batch)) == 0.0
+    assert difference(tensors_of(work.module, batch), tensors_of(new.module, batch)) == 0.0
     assert not new.module.training
     assert new.sparse == ("conv1.weight",)
     assert all(torch.equal(before[n], t) for n, t in work.module.state_dict().items())
@@ -100,7 +100,7 @@ def test_norms_are_folded_when_asked() -> None:
     assert ["block.conv1", "block.bn1"] in decision["norms"]
     new = step.apply(work, stored(decision), context)
     batch = context.task.example_input(50)
-    assert 0 < difference(outputs_of(work.module, batch), outputs_of(new.module, batch)) < 1e-5
+    assert 0 < difference(tensors_of(work.module, batch), tensors_of(new.module, batch)) < 1e-5
     assert isinstance(new.module.get_submodule("block.bn1"), nn.Identity)
     assert "5 norms are folded" in heard.notes[-1]
 
@@ -118,7 +118,7 @@ def test_the_same_structure_is_rebuilt(only: str) -> None:
         n for n, _ in new.module.named_modules()
     ]
     example = context.example
-    assert difference(outputs_of(new.module, example), outputs_of(again.module, example)) == 0.0
+    assert difference(tensors_of(new.module, example), tensors_of(again.module, example)) == 0.0
 
 
 def test_nothing_to_rewrite() -> None:

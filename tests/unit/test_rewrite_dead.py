@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from harness.compression.rewriting.dead import find_dead, without_dead
-from harness.compression.rewriting.running import difference, outputs_of
+from harness.compression.running import difference, tensors_of
 from support.networks import NETWORKS, network
 
 BATCHES = [torch.randn(1, 6), torch.randn(5, 6)]
@@ -45,7 +45,7 @@ def test_modules_that_never_run_leave() -> None:
     assert isinstance(new.idle, nn.Dropout)
     gone = sum(one.numel() for one in model.auxiliary.parameters()) + 6 * 7
     assert sum(one.numel() for one in new.parameters()) == count - gone
-    assert difference(outputs_of(model, BATCHES[1]), outputs_of(new, BATCHES[1])) == 0.0
+    assert difference(tensors_of(model, BATCHES[1]), tensors_of(new, BATCHES[1])) == 0.0
     assert sum(one.numel() for one in model.parameters()) == count
 
 

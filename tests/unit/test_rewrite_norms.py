@@ -8,7 +8,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from harness.compression.rewriting.norms import TOLERANCE, fold_norms, refold
-from harness.compression.rewriting.running import difference, outputs_of
+from harness.compression.running import difference, tensors_of
 from harness.errors import ConfigError
 from support.networks import NETWORKS, PaddedResNet, network
 
@@ -63,7 +63,7 @@ def test_a_norm_goes_into_the_layer_beside_it(name: str) -> None:
     assert pairs == [("0", "1")]
     assert sum(isinstance(one, nn.Identity) for one in new) == 1
     batch = torch.randn(5, *shape[1:])
-    assert difference(outputs_of(model, batch), outputs_of(new, batch)) <= TOLERANCE
+    assert difference(tensors_of(model, batch), tensors_of(new, batch)) <= TOLERANCE
     assert all(torch.equal(before[key], value) for key, value in model.state_dict().items())
     assert all(one.dtype == torch.float32 for one in new.parameters())
 
@@ -79,7 +79,7 @@ def test_a_layer_between_two_norms_takes_both() -> None:
     new, pairs = fold_norms(model, torch.randn(1, 4, 5, 5))
     assert pairs == [("1", "2"), ("0", "1")]
     batch = torch.randn(3, 4, 5, 5)
-    assert difference(outputs_of(model, batch), outputs_of(new, batch)) <= TOLERANCE
+    assert difference(tensors_of(model, batch), tensors_of(new, batch)) <= TOLERANCE
 
 
 class ReadTwice(nn.Module):
@@ -170,7 +170,7 @@ def test_norms_that_stay(name: str) -> None:
     example = torch.randn(shape)
     new, pairs = fold_norms(model, example)
     assert pairs == []
-    assert difference(outputs_of(model, example), outputs_of(new, example)) == 0.0
+    assert difference(tensors_of(model, example), tensors_of(new, example)) == 0.0
 
 
 def test_one_that_stays_doesn_t_keep_others_from_being_folded() -> None:
@@ -190,7 +190,7 @@ def test_other_networks_compute_the_same(name: str) -> None:
     model, example = network(name)
     settled(model)
     new, pairs = fold_norms(model, example)
-    error = difference(outputs_of(model, example), outputs_of(new, example))
+    error = difference(tensors_of(model, example), tensors_of(new, example))
     assert error <= TOLERANCE
     again = refold(model, [list(pair) for pair in pairs])
     assert again.state_dict().keys() == new.state_dict().keys()

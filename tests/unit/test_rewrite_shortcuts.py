@@ -10,8 +10,8 @@ from torch.nn import functional as F
 
 from harness.compression.pruning.dependency.graph import pruning_graph
 from harness.compression.pruning.prune import last_channels, prune
-from harness.compression.rewriting.running import difference, outputs_of
 from harness.compression.rewriting.shortcuts import Shortcut, find_shortcuts, with_convolutions
+from harness.compression.running import difference, tensors_of
 from harness.export import onnx_bytes
 from support.networks import NETWORKS, LambdaLayer, PaddedResNet, halved, network
 
@@ -42,7 +42,7 @@ def test_the_residual_stream_can_be_pruned_afterwards(inline: bool) -> None:
     names = {group.name for group in after.groups} - {group.name for group in before.groups}
     assert names == {"conv1", "layer2.0.conv2", "layer3.0.conv2"}
     batch = 5 * torch.randn(4, 3, 16, 16)
-    assert difference(outputs_of(model, batch), outputs_of(new, batch)) == 0.0
+    assert difference(tensors_of(model, batch), tensors_of(new, batch)) == 0.0
 
 
 @pytest.mark.parametrize("inline", [False, True])

@@ -10,7 +10,7 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from harness.compression.rewriting.replacing import replace_module
-from harness.compression.rewriting.running import difference, in_mode, outputs_of
+from harness.compression.running import difference, in_mode, tensors_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -36,7 +36,7 @@ def find_dead(
     if by_values:
         note = "the network decides by values what runs, and other samples may need them"
         return [], (_left(never, note),) if never else ()
-    found = _replaceable(model, never, [(x, outputs_of(model, x)) for x in batches])
+    found = _replaceable(model, never, [(x, tensors_of(model, x)) for x in batches])
     if not found:
         return [], ()
     trained = _run_in_training(model, batches[-1])
@@ -163,6 +163,6 @@ def _same_without(
 ) -> bool:
     try:
         new = without_dead(model, names)
-        return all(difference(known, outputs_of(new, x)) == 0.0 for x, known in expected)
+        return all(difference(known, tensors_of(new, x)) == 0.0 for x, known in expected)
     except Exception:  # the network's own code raises what it likes: it needs the module then
         return False

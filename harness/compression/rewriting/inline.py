@@ -15,8 +15,8 @@ import torch
 from torch import fx, nn
 
 from harness.compression.rewriting.replacing import has_hooks
-from harness.compression.rewriting.running import calls_of, in_mode
 from harness.compression.rewriting.selection import Selection, find_selection
+from harness.compression.running import calls_of, in_mode
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

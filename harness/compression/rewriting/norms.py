@@ -18,13 +18,13 @@ from harness.compression.rewriting.folding import (
     pads_with_zeros,
 )
 from harness.compression.rewriting.replacing import has_hooks, replace_module
-from harness.compression.rewriting.running import calls_of, difference, outputs_of
+from harness.compression.running import calls_of, difference, tensors_of
 from harness.errors import ConfigError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from harness.compression.rewriting.running import Called
+    from harness.compression.running import Called
 
 TOLERANCE = 1e-5
 """Of a folded network's outputs, relative to the largest; float32 rounds the new weights."""
@@ -49,8 +49,8 @@ def fold_norms(model: nn.Module, example: torch.Tensor) -> tuple[nn.Module, list
     """
     random = _randomised(model)
     checks = [
-        (random, outputs_of(random, example), _RANDOM_TOLERANCE),
-        (model, outputs_of(model, example), TOLERANCE),
+        (random, tensors_of(random, example), _RANDOM_TOLERANCE),
+        (model, tensors_of(model, example), TOLERANCE),
     ]
     kept: list[Pair] = []
 
@@ -178,6 +178,6 @@ def _same(
     limit: float,
 ) -> bool:
     try:
-        return difference(expected, outputs_of(refold(model, pairs), example)) <= limit
+        return difference(expected, tensors_of(refold(model, pairs), example)) <= limit
     except Exception:  # the network's own code raises what it likes: it needs the norm then
         return False

@@ -15,15 +15,15 @@ import torch
 from harness.compression.rewriting.inline import Inline, rewritten_inline, traced_pads
 from harness.compression.rewriting.padding import pad_places
 from harness.compression.rewriting.replacing import has_hooks, replace_module
-from harness.compression.rewriting.running import calls_of, difference, in_mode, outputs_of
 from harness.compression.rewriting.selection import Selection, find_selection
+from harness.compression.running import calls_of, difference, in_mode, tensors_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from torch import nn
 
-    from harness.compression.rewriting.running import Called
+    from harness.compression.running import Called
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +73,7 @@ def find_shortcuts(
         model: The network, in evaluation mode; left as it is.
         example: One sample, `[1, ...]`.
     """
-    expected = outputs_of(model, example)
+    expected = tensors_of(model, example)
     candidates, refused = _submodules(model, calls_of(model, example))
     found: list[Shortcut] = []
     for one in candidates:
@@ -173,7 +173,7 @@ def _holds(
 ) -> bool:
     """Return whether a network computes exactly the same with these convolutions."""
     try:
-        got = outputs_of(with_convolutions(model, shortcuts), example)
+        got = tensors_of(with_convolutions(model, shortcuts), example)
     except Exception:  # the network's own code raises what it likes: it needs the module then
         return False
     return difference(expected, got) == 0.0

@@ -9,8 +9,8 @@ import torch
 
 from harness.compression.rewriting.dead import find_dead, without_dead
 from harness.compression.rewriting.norms import TOLERANCE, fold_norms, refold
-from harness.compression.rewriting.running import difference, outputs_of
 from harness.compression.rewriting.shortcuts import Shortcut, find_shortcuts, with_convolutions
+from harness.compression.running import difference, tensors_of
 from harness.compression.steps.base import Step
 from harness.compression.steps.options import names, option
 from harness.errors import HarnessError, TaskError
@@ -160,7 +160,7 @@ def _checked(
     """
     limit = TOLERANCE if name == "norms" else 0.0
     try:
-        largest = max(difference(outputs_of(before, x), outputs_of(after, x)) for x in batches)
+        largest = max(difference(tensors_of(before, x), tensors_of(after, x)) for x in batches)
     except Exception as exc:  # the network's own code raises what it likes
         raise TaskError(_unrunnable(exc)) from exc
     if largest > limit:
