@@ -437,3 +437,19 @@ def test_a_network_that_draws_numbers_and_remembers_is_scored_the_same_again() -
         assert torch.initial_seed() == 2
     assert same(one.module, other.module)
     assert one.module.get_buffer("seen") == 0
+
+
+def test_taylor_sees_samples_by_the_seed(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[torch.Tensor] = []
+    batch = Split.batch
+
+    def noted(split: Split, rows: torch.Tensor, *args: Any) -> torch.Tensor:
+        seen.append(rows)
+        return batch(split, rows, *args)
+
+    given, step = context(seed=7), Sparsify(0.5, criterion="taylor")
+    decision = step.decide(dense(), given)
+    monkeypatch.setattr(Split, "batch", noted)
+    step.apply(dense(), decision, given)
+    expected = torch.randperm(320, generator=torch.Generator().manual_seed(7))
+    assert torch.equal(torch.cat(seen), expected)

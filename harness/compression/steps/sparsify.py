@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 
+from harness.compression.pruning.importance import scoring_batches
 from harness.compression.sparsity.eligible import eligible
 from harness.compression.sparsity.masks import (
     SCOPES,
@@ -31,8 +32,6 @@ if TYPE_CHECKING:
 CRITERIA = ("magnitude", "taylor", "random")
 """|w| (Han et al., 2015); |w dL/dw|, the first-order Taylor expansion of the loss, its mean over
 batches (Molchanov et al., 2019); by chance."""
-_GRADIENT_SAMPLES, _GRADIENT_BATCH = 512, 128
-"""Training samples that the criterion of gradients sees, and how many at a time."""
 
 
 def _pattern(given: Any) -> str:
@@ -166,15 +165,13 @@ def _gradient_sizes(
     # A copy: running a network may change its buffers.
     model = copy.deepcopy(module).eval().requires_grad_(False)
     weights = [model.get_parameter(name).requires_grad_() for name in names]
-    split, loss = context.task.data.train, context.task.objective.anew().loss
-    # At random: folders of images come class by class.
-    order = torch.randperm(len(split), generator=torch.Generator().manual_seed(0))
+    loss = context.task.objective.anew().loss
     totals = [torch.zeros_like(weight) for weight in weights]
     with torch.random.fork_rng(devices=[]), torch.enable_grad():
         torch.manual_seed(context.seed)  # some networks draw numbers in evaluation mode too
-        for rows in torch.split(order[:_GRADIENT_SAMPLES], _GRADIENT_BATCH):
+        for inputs, targets in scoring_batches(context.task.data.train, context.seed):
             try:
-                value = loss(model(split.batch(rows)), split.targets_of(rows))
+                value = loss(model(inputs), targets)
                 parts = torch.autograd.grad(value, weights, allow_unused=True)
             except HarnessError:
                 raise
