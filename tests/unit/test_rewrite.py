@@ -176,3 +176,24 @@ def test_shipped_networks_have_nothing_to_rewrite(
 ) -> None:
     work, context, _ = setting(build((1, 8, 8), 3))
     assert Rewrite().decide(work, context) == {"dead": [], "shortcuts": []}
+
+
+class NormedShortcut(Rewritable):
+    """With a norm behind the padding, which is folded into what the padding becomes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.block2.shortcut = nn.Sequential(self.block2.shortcut, nn.BatchNorm2d(96))
+
+
+def test_a_decision_whose_rewrites_are_sorted_is_done_in_their_own_order() -> None:
+    work, context, _ = setting(NormedShortcut())
+    step = Rewrite("dead+shortcuts+norms")
+    decision = json.loads(json.dumps(step.decide(work, context), sort_keys=True))
+    assert list(decision) == ["dead", "norms", "shortcuts"]
+    assert ["block2.shortcut.0", "block2.shortcut.1"] in decision["norms"]
+    new = step.apply(work, decision, context)
+    again = step.rebuild(Work(NormedShortcut().eval(), work.sparse), decision, context)
+    again.module.load_state_dict(new.module.state_dict())
+    example = context.example
+    assert difference(tensors_of(new.module, example), tensors_of(again.module, example)) == 0.0

@@ -101,9 +101,7 @@ class Rewrite(Step):
             return work
         context.listener.phase("Checking that the rewritten network computes the same")
         batches, module = _batches(context), work.module
-        for name, found in decision.items():
-            if not found:
-                continue
+        for name, found in _in_order(decision):
             before, module = module, _rewritten(name, module, found)
             largest = _checked(name, before, module, batches)
             context.listener.note(
@@ -115,13 +113,21 @@ class Rewrite(Step):
     def rebuild(self, work: Work, decision: Decision, context: Context) -> Work:
         """Return the network rewritten, unchecked: its values are loaded afterwards."""
         module = work.module
-        for name, found in decision.items():
-            module = _rewritten(name, module, found) if found else module
+        for name, found in _in_order(decision):
+            module = _rewritten(name, module, found)
         return _with(replace(work, simplified="nodes" in self.only or work.simplified), module)
 
     def _of_network(self) -> tuple[str, ...]:
         """Return the rewrites of the network itself; the others are the exported file's."""
         return tuple(name for name in self.only if name != "nodes")
+
+
+def _in_order(decision: Decision) -> list[tuple[str, list[Any]]]:
+    """Return what was found, in the order of `REWRITES`: a decision read from a file has another.
+
+    A norm may be folded into the convolution that a shortcut has become.
+    """
+    return [(name, decision[name]) for name in REWRITES if decision.get(name)]
 
 
 def _batches(context: Context) -> list[torch.Tensor]:
