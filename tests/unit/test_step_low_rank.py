@@ -47,7 +47,7 @@ def test_an_unknown_layer_is_refused(context: Context) -> None:
 
 def test_sparse_layers_stay_whole(context: Context) -> None:
     work = Work(context.teacher, sparse=("conv2.weight",))
-    with pytest.raises(ConfigError, match="0 layers"):
+    with pytest.raises(ConfigError, match="0 layers.*sparse weight stay whole. Put 'low-rank' bef"):
         parse_step("low-rank:params=90%").decide(work, context)
 
 
@@ -69,3 +69,9 @@ def test_a_result_that_does_not_run_is_told(context: Context) -> None:
 def test_options_are_checked(text: str) -> None:
     with pytest.raises(ConfigError):
         parse_step(text)
+
+
+def test_a_named_layer_that_is_sparse_is_refused(context: Context) -> None:
+    work = Work(context.teacher, sparse=("conv2.weight",))
+    with pytest.raises(ConfigError, match="Received: conv2. Put 'low-rank' before 'sparsify'"):
+        parse_step("low-rank:params=90%,layers=conv1+conv2").decide(work, context)

@@ -10,6 +10,9 @@ from harness.compression.pruning.dependency.parts import module_of
 from harness.compression.running import outputs_of
 from harness.compression.steps.base import Context, Decision, Step, Work
 from harness.compression.steps.options import choice, names, option, share
+from harness.errors import ConfigError
+
+_ADVICE = "Put 'low-rank' before 'sparsify', or leave layers dense by the exclude of 'sparsify'."
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,14 +35,30 @@ class LowRank(Step):
     )
 
     def decide(self, work: Work, context: Context) -> Decision:
-        """Return the ranks by layer, and the scheme."""
+        """Return the ranks by layer, and the scheme.
+
+        Raises:
+            ConfigError: If the share is out of reach, or a named layer can't be separated or has a
+                sparse weight.
+        """
         context.listener.phase("choosing ranks")
-        sparse = {module_of(name) for name in work.sparse}
-        with context.shared():
-            ranks = choose_ranks(
-                work.module, context.example, self.params, self.scheme,
-                layers=self.layers, whole=sparse,
-            )  # fmt: skip
+        sparse = list(dict.fromkeys(module_of(name) for name in work.sparse))
+        named = [name for name in self.layers or () if name in sparse]
+        if named:
+            raise ConfigError(
+                "Step 'low-rank' needs layers without a sparse weight: the two that each becomes "
+                f"would have no zeros. Received: {', '.join(named)}. {_ADVICE}"
+            )
+        try:
+            with context.shared():
+                ranks = choose_ranks(
+                    work.module, context.example, self.params, self.scheme,
+                    layers=self.layers, whole=sparse,
+                )  # fmt: skip
+        except ConfigError as exc:
+            if not sparse or self.layers:
+                raise
+            raise ConfigError(f"{exc} Layers with a sparse weight stay whole. {_ADVICE}") from exc
         return {"ranks": ranks, "scheme": self.scheme}
 
     def apply(self, work: Work, decision: Decision, context: Context) -> Work:
