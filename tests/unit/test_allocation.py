@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from harness.compression.pruning.allocation import (
+    adaptive,
     allowed_widths,
     nearest_widths,
     ranked_ladder,
@@ -168,3 +169,19 @@ def test_a_name_that_is_left_whole_is_refused_with_the_reason() -> None:
     graph = pruning_graph(*network("gru"))
     with pytest.raises(ConfigError, match="'lift'.*left whole: rnn is a recurrent layer"):
         check_names(graph, ("lift",))
+
+
+def test_adaptive_scores_are_over_the_sum_of_those_from_them_on() -> None:
+    scores = {"a": torch.tensor([1.0, 4.0, 3.0]), "none": torch.zeros(2)}
+    found = adaptive(scores)
+    torch.testing.assert_close(found["a"], torch.tensor([1 / 8, 1.0, 3 / 7]))
+    assert not found["none"].any()
+    assert torch.equal(adaptive({"a": scores["a"] * 1000})["a"], found["a"])
+
+
+def test_adaptive_scores_take_most_from_wide_groups() -> None:
+    rng = torch.Generator().manual_seed(0)
+    scores = {"narrow": torch.rand(16, generator=rng), "wide": torch.rand(64, generator=rng)}
+    ladder = ranked_ladder({"narrow": range(1, 17), "wide": range(1, 65)}, adaptive(scores))
+    half = next(rung for rung in ladder if sum(rung.values()) == 40)
+    assert half["narrow"] / 16 > 0.6 > half["wide"] / 64

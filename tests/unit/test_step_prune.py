@@ -10,8 +10,10 @@ import pytest
 import torch
 from torch import nn
 
+from harness.compression.pruning.allocation import FLOOR, adaptive, allowed_widths, ranked_ladder
 from harness.compression.pruning.dependency.graph import pruning_graph
-from harness.compression.pruning.importance import CRITERIA
+from harness.compression.pruning.goals import cost_of, reach
+from harness.compression.pruning.importance import CRITERIA, channel_scores
 from harness.compression.steps import parse_step
 from harness.compression.steps.base import Context, Decision, Silent, Work
 from harness.compression.steps.prune import Prune
@@ -342,3 +344,42 @@ def test_cores_are_held_and_timings_get_their_turn() -> None:
     given = replace(context(), shared=shared, breathe=lambda: events.append("breath"))
     pruned(Prune("taylor", params=0.5), given)
     assert events == ["held", *["breath"] * 3, "given back", "held", "given back"]
+
+
+@pytest.mark.parametrize("goal", ["params", "macs"])
+def test_one_ranking_is_layer_adaptive_where_parameters_are_the_goal(goal: str) -> None:
+    given = context()
+    graph = pruning_graph(given.teacher, given.example)
+    loss = given.task.objective.loss
+    scores = channel_scores(given.teacher, graph, [], loss, "l2")
+    ranked = adaptive(scores) if goal == "params" else scores
+    ladder = ranked_ladder(allowed_widths(graph, 1, (), FLOOR), ranked)
+    expected = reach(ladder, goal, 0.5, cost_of(goal, given.teacher, graph, ()), "")
+    assert pruned(Prune(**{goal: 0.5}), given)[1]["widths"] == expected
+
+
+@pytest.mark.parametrize("scope", ["uniform", "global"])
+def test_a_ratio_that_steps_of_channels_do_not_meet_is_told(scope: str) -> None:
+    heard = Heard()
+    pruned(Prune(scope=scope, ratio=0.55, granule=16), context(listener=heard))
+    (note,) = heard.notes
+    assert note.startswith("asked to remove 55.0% of the channels, 60.0% go")
+    heard.notes.clear()
+    pruned(Prune(scope=scope, ratio=0.25), context(listener=heard))
+    assert heard.notes == []
+
+
+def test_a_pattern_that_pruning_breaks_is_told() -> None:
+    heard = Heard()
+    given = context(listener=heard)
+    sparse = parse_step("sparsify:pattern=2:4,exclude=conv1+head")
+    work = Work(given.teacher)
+    work = sparse.apply(work, sparse.decide(work, given), given)
+    heard.notes.clear()
+    step = Prune(params=0.6)
+    smaller = step.apply(work, step.decide(work, given), given)
+    (note,) = heard.notes
+    assert "a pattern N:M may not hold any more" in note
+    rows = smaller.module.conv2.weight.movedim(1, -1)
+    blocks = rows[..., : rows.shape[-1] // 4 * 4].unflatten(-1, (-1, 4))
+    assert (blocks != 0).sum(-1).max() > 2

@@ -9,10 +9,10 @@ import math
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
+import torch
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping, Sequence
-
-    import torch
 
     from harness.compression.pruning.dependency.parts import PruningGraph, Widths
 
@@ -105,12 +105,13 @@ def ranked_ladder(
 ) -> Ladder:
     """Return the networks that keep the most important granules of all groups, smallest first.
 
-    This is global pruning: one ranking over all groups, each group's scores with mean 1 (as
-    Torch-Pruning's global pruner has it), a granule being worth the mean of its channels.
+    This is global pruning: one ranking over all groups, a granule being worth the mean of its
+    channels.
 
     Args:
         allowed: Widths per group.
-        scores: Importance per channel, `[width]` per group.
+        scores: Importance per channel, `[width]` per group, of a scale that groups share: with
+            mean 1, as Torch-Pruning's global pruner has it, or `adaptive`.
     """
     granules: list[tuple[float, int, str]] = []
     for name, widths in allowed.items():
@@ -124,6 +125,31 @@ def ranked_ladder(
         current = {**current, name: width}
         rungs.append(current)
     return rungs
+
+
+def adaptive(scores: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Return layer-adaptive scores: each over the sum of itself and all higher ones of its group.
+
+    Lee et al. (2021), "Layer-adaptive sparsity for the magnitude-based pruning", with channels for
+    weights. The best channel of every group has 1, so that none collapses, and wide groups, which
+    have most of the parameters, lose most. (Of ResNet-20 on CIFAR-10, without training but with
+    norms calibrated, 70 % of the parameters chosen by l2 in this way leave 77 % accuracy, with mean
+    1 in each group 52 %, uniformly 72 %; 50 % leave 52 %, 34 % and 37 %. For 70 % of the
+    multiply-accumulates, of which wide groups have no more, it is the other way round: 51 %, 70 %
+    and 73 %.)
+
+    Args:
+        scores: Importance per channel, from 0, `[width]` per group.
+
+    Returns:
+        0 to 1, `[width]` per group, in the same order within each group.
+    """
+    found = {}
+    for name, values in scores.items():
+        descending, order = values.sort(descending=True, stable=True)
+        shares = descending / descending.cumsum(0).clamp_min(1e-12)
+        found[name] = torch.empty_like(shares).scatter(0, order, shares)
+    return found
 
 
 def _narrowest(allowed: Mapping[str, Sequence[int]]) -> Widths:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import copy
-from collections import defaultdict
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar
 
 from harness.compression.pruning.allocation import (
     FLOOR,
+    adaptive,
     allowed_widths,
     nearest_widths,
     ranked_ladder,
@@ -27,6 +27,7 @@ from harness.compression.pruning.prune import choose_channels, prune
 from harness.compression.steps.base import Step
 from harness.compression.steps.layer_widths import layer_widths
 from harness.compression.steps.options import choice, names, option, share, whole
+from harness.compression.steps.prune_notes import tell_ratio, tell_sparse, tell_whole
 from harness.errors import ConfigError, TaskError
 
 if TYPE_CHECKING:
@@ -52,6 +53,9 @@ class Prune(Step):
     Which ones is settled by an importance criterion, on the network as the step gets it; shares
     are of that network too. Channels of a group are those that can only go together: where a
     shuffle ties them in pairs, a pair counts as one.
+
+    One ranking over all groups goes by scores of mean 1 in each group, and where parameters are
+    the goal by layer-adaptive ones (see `adaptive`).
     """
 
     name: ClassVar[str] = "prune"
@@ -109,17 +113,20 @@ class Prune(Step):
         with context.shared():
             context.listener.phase("finding the prunable groups")
             graph = _graph(module, context)
-            _tell_whole(graph, context)
+            tell_whole(graph, context.listener)
             self._check_criterion(module, graph, context)
             context.listener.phase(f"scoring channels by {self.criterion}")
             scores = self._scores(module, graph, context)
             widths = self._widths(module, graph, scores)
-        if widths == graph.dense_widths():
+        dense = graph.dense_widths()
+        if widths == dense:
             context.listener.note("nothing is pruned: these options leave every group as it is")
+        else:
+            tell_sparse(work.sparse, context.listener)
+            if self.ratio is not None:
+                tell_ratio(self.ratio, widths, dense, self.exclude or (), context.listener)
         history = choose_channels(graph, scores, widths)
-        return {
-            "removed_channels": history, "widths": widths, "dense_widths": graph.dense_widths(),
-        }  # fmt: skip
+        return {"removed_channels": history, "widths": widths, "dense_widths": dense}
 
     def apply(self, work: Work, decision: Decision, context: Context) -> Work:
         """Return the network without the channels that `decision` removes.
@@ -175,7 +182,10 @@ class Prune(Step):
             ((kind, kept) for kind, kept in goals.items() if kept is not None),
             ("channels", 1 - (self.ratio or 0.0)),
         )
-        ladder = scaled_ladder(allowed) if everywhere else ranked_ladder(allowed, scores)
+        if everywhere:
+            ladder = scaled_ladder(allowed)
+        else:
+            ladder = ranked_ladder(allowed, adaptive(scores) if kind == "params" else scores)
         return reach(ladder, kind, kept, cost_of(kind, module, graph, fixed), _ADVICE)
 
 
@@ -194,14 +204,6 @@ def _batches(context: Context) -> Iterator[tuple[torch.Tensor, Targets]]:
     for batch in scoring_batches(context.task.data.train, context.seed):
         yield batch
         context.breathe()
-
-
-def _tell_whole(graph: PruningGraph, context: Context) -> None:
-    by_reason: dict[str, list[str]] = defaultdict(list)
-    for one in graph.unprunable:
-        by_reason[one.reason].append(one.name)
-    for reason, found in by_reason.items():
-        context.listener.note(f"left whole: {', '.join(found)}: {reason}")
 
 
 def _listed(given: Iterable[str]) -> str:
