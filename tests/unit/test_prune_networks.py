@@ -60,7 +60,7 @@ WHOLE = {
     "encoder": ("lift", "embed_dim"),
     "bare": ("down", "no convolution or linear layer"),
     "gru": ("lift", "recurrent"),
-    "lstm": ("lift", "can't be followed"),
+    "lstm": ("lift", "rnn is a recurrent layer"),
     "fourier": ("body.one.0", "fft"),
     "literal": ("two.0", "doesn't run"),
     "fixed_heads": ("attention.qkv", "doesn't run"),

@@ -17,7 +17,7 @@ import torch
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from harness.compression.pruning.dependency.calls import Call, unknown
+from harness.compression.pruning.dependency.calls import Call, is_recurrent, unknown
 from harness.compression.pruning.dependency.channels import OUTPUT, Channels, Labels, compressed
 from harness.compression.pruning.dependency.combining import pointwise
 from harness.compression.pruning.dependency.moving import moved
@@ -37,12 +37,14 @@ class Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's stu
     Attributes:
         channels: What was learnt.
         rows: Per layer, the labels of its input along dimensions that are not its channels.
+        recurrent: Names of recurrent layers, which stay whole.
     """
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.channels = Channels()
         self.rows: dict[str, Labels] = {}
+        self.recurrent = [n for n, module in model.named_modules() if isinstance(module, _WHOLE)]
         self._model = model
         self._known: dict[int, tuple[torch.Tensor, Labels]] = {}
         self._names: dict[int, str] = {}
@@ -57,10 +59,9 @@ class Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's stu
 
     def run(self, example: torch.Tensor) -> Any:
         """Run the network on `[1, ...]`, fix what its outputs need, and return them."""
-        for name, module in self._model.named_modules():
-            if isinstance(module, _WHOLE):
-                for weight in module.parameters():
-                    self.channels.fix(self.labels(weight), f"{name} is a recurrent layer")
+        for name in self.recurrent:
+            for weight in self._model.get_submodule(name).parameters():
+                self.channels.fix(self.labels(weight), is_recurrent(name))
         with (
             torch.no_grad(),
             _watched(self._model, self._enter, self._modules.pop),
