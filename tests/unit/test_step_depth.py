@@ -202,3 +202,16 @@ def test_waiting_timings_get_their_turn_and_progress_is_told(resnet: nn.Module) 
     parse_step("depth:params=80%").decide(Work(resnet), context)
     assert told[0] == (1, 7)
     assert len(breaths) >= 7
+
+
+def test_a_network_that_answers_nothing_is_told_how_its_blocks_are_found(
+    resnet: nn.Module, context: Context
+) -> None:
+    with torch.no_grad():
+        resnet.get_submodule("bn1").weight.zero_()
+        for name, parameter in resnet.named_parameters():
+            if name.endswith("bias"):
+                parameter.fill_(-1.0)
+    assert residual_blocks(resnet, context.example) == ()
+    with pytest.raises(ConfigError, match="answers nothing, put 'recalibrate' before 'depth'"):
+        parse_step("depth:params=50%").decide(Work(resnet), context)

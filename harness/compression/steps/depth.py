@@ -44,12 +44,18 @@ class Depth(Step):
             )
 
     def decide(self, work: Work, context: Context) -> Decision:
-        """Return the names of the blocks that go, in the order in which they run."""
+        """Return the names of the blocks that go, in the order in which they run.
+
+        Raises:
+            ConfigError: If there is no block, none of a name, or the share is out of reach.
+        """
         known = residual_blocks(work.module, context.example)
         if not known:
             raise ConfigError(
                 "Step 'depth' found no residual block that can be left out: no part of the network "
-                "gives its input back once its weights are zero. Use 'prune' or 'low-rank' instead."
+                "gives its input back once its weights are zero and changes the outputs while they "
+                "are not. Use 'prune' or 'low-rank' instead; where the network has blocks, but was "
+                "pruned so hard that it answers nothing, put 'recalibrate' before 'depth'."
             )
         chosen = self._named(known) if self.blocks else self._chosen(known, work, context)
         return {"blocks": [block.name for block in known if block.name in chosen]}
