@@ -26,6 +26,10 @@ def weight_scores(model: nn.Module, group: Group, criterion: str) -> torch.Tenso
     of the layers that it goes into), each summed over the channel, as in torch-pruning's
     `GroupMagnitudeImportance` and `GroupTaylorImportance`. Biases don't count.
 
+    For `taylor` a weight counts |w dL/dw|, of the gradient summed over all batches. Molchanov et
+    al. (2019) square w dL/dw instead, and average over batches; the mean of the absolute values of
+    each batch chose no better channels of ResNet-20 on CIFAR-10.
+
     Args:
         model: The network; for `taylor` with gradients.
         group: One of its groups.
