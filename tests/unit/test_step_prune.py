@@ -383,3 +383,12 @@ def test_a_pattern_that_pruning_breaks_is_told() -> None:
     rows = smaller.module.conv2.weight.movedim(1, -1)
     blocks = rows[..., : rows.shape[-1] // 4 * 4].unflatten(-1, (-1, 4))
     assert (blocks != 0).sum(-1).max() > 2
+
+
+def test_shares_of_layers_that_steps_of_channels_do_not_meet_are_told() -> None:
+    heard = Heard()
+    step = Prune(scope="layers", layers="conv1=40%+conv2=50%", granule=8)
+    pruned(step, context(listener=heard))
+    assert heard.notes == [
+        "conv1 keeps 16 of 32 channels, not 40.0%: groups keep whole steps of their channels"
+    ]

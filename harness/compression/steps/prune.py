@@ -27,7 +27,7 @@ from harness.compression.pruning.prune import choose_channels, prune
 from harness.compression.steps.base import Step
 from harness.compression.steps.layer_widths import layer_widths
 from harness.compression.steps.options import choice, names, option, share, whole
-from harness.compression.steps.prune_notes import tell_ratio, tell_sparse, tell_whole
+from harness.compression.steps.prune_notes import tell_layers, tell_ratio, tell_sparse, tell_whole
 from harness.errors import ConfigError, TaskError
 
 if TYPE_CHECKING:
@@ -72,7 +72,9 @@ class Prune(Step):
     layers: tuple[tuple[str, int | float], ...] | None = option(
         layer_widths, None, about="channels kept by groups, or the share of them (scope=layers)"
     )
-    granule: int = option(whole(1), 1, about="channel counts go in steps of this; not in layers")
+    granule: int = option(
+        whole(1), 1, about="channel counts go in steps of this; not those in layers"
+    )
     exclude: tuple[str, ...] | None = option(names, None, about="groups that stay whole")
     floor: float | None = option(
         share, None, about="share of each group's channels that stays (scope=global; 10 %)"
@@ -125,6 +127,7 @@ class Prune(Step):
             tell_sparse(work.sparse, context.listener)
             if self.ratio is not None:
                 tell_ratio(self.ratio, widths, dense, self.exclude or (), context.listener)
+        tell_layers(dict(self.layers or ()), widths, dense, context.listener)
         history = choose_channels(graph, scores, widths)
         return {"removed_channels": history, "widths": widths, "dense_widths": dense}
 

@@ -50,6 +50,28 @@ def tell_ratio(
         )
 
 
+def tell_layers(
+    asked: Mapping[str, int | float],
+    widths: Mapping[str, int],
+    dense: Mapping[str, int],
+    listener: Listener,
+) -> None:
+    """Tell which groups keep another share than the one asked, by a channel or more.
+
+    Args:
+        asked: Channels that groups keep, or the share of them.
+        widths: Channels that each group keeps.
+        dense: Channels that each group has.
+        listener: Is told.
+    """
+    for name, share in asked.items():
+        if isinstance(share, float) and abs(widths[name] - share * dense[name]) >= 1:
+            listener.note(
+                f"{name} keeps {widths[name]} of {dense[name]} channels, not {share:.1%}: groups "
+                "keep whole steps of their channels"
+            )
+
+
 def tell_sparse(sparse: Collection[str], listener: Listener) -> None:
     """Tell what becomes of weights that are sparse already.
 
