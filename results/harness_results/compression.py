@@ -70,7 +70,8 @@ class CompressionFolder:
         known = read_json(path)
         for key, value in wanted.items():
             if known.get(key) != value:
-                was, now = (json.dumps(one, ensure_ascii=False) for one in (known.get(key), value))
+                sides = _differing(known.get(key), value)
+                was, now = (json.dumps(one, ensure_ascii=False) for one in sides)
                 raise ConfigError(
                     f"{self.path} was begun with {key} {was}; received {now}. Run it as it was "
                     "begun, or give another `--run NAME`."
@@ -105,3 +106,11 @@ class CompressionFolder:
         """Remove temporary files that a killed process left half-written."""
         for path in self.path.rglob(".*.tmp"):
             path.unlink(missing_ok=True)
+
+
+def _differing(was: Any, now: Any) -> tuple[Any, Any]:
+    """Return both values; of two tables, the keys alone in which they differ."""
+    if not (isinstance(was, dict) and isinstance(now, dict)):
+        return was, now
+    keys = [key for key in {**was, **now} if was.get(key) != now.get(key)]
+    return tuple({key: one[key] for key in keys if key in one} for one in (was, now))  # type: ignore[return-value]

@@ -9,6 +9,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from harness.bfloat16 import bfloat16_is_faster
+from harness.errors import ConfigError
 from harness.folders import cache_folder
 from harness.models.saving import save_weights
 from harness.training import fit
@@ -34,7 +35,13 @@ def train_or_load(tools: Tools, own: Path, watch: Stopwatch) -> None:
     for path in (own, cached):
         state = _load(path)
         if state is not None:
-            tools.network.load_state_dict(state)
+            try:
+                tools.network.load_state_dict(state)
+            except RuntimeError as exc:
+                raise ConfigError(
+                    f"{path} doesn't hold the dense network's weights: {exc}. Restore it, or "
+                    "delete it: they are then taken from the cache, or trained again."
+                ) from exc
             tools.network.eval()
             if path == cached:
                 tools.progress.note(f"teacher: trained weights taken from the cache, {cached.name}")

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
-from safetensors.numpy import load_file
+from safetensors.numpy import load_file, save_file
 
 from support.running import environment, run_cli
 
@@ -253,3 +253,19 @@ def test_another_compression_of_the_name_is_refused(done: Done) -> None:
     assert ended.returncode == 2
     assert "was begun with steps" in ended.stderr
     assert "--run NAME" in ended.stderr
+
+
+def test_another_target_is_refused_by_what_differs(done: Done) -> None:
+    ended = run_compress(done[0], *PIPELINE, "--threads", "2")
+    assert ended.returncode == 2
+    assert 'with target {"threads": 1}; received {"threads": 2}' in ended.stderr
+
+
+def test_a_dense_network_of_other_weights_is_told(done: Done, tmp_path: Path) -> None:
+    here = copied(done, tmp_path)
+    (here / "report.json").unlink()
+    save_file({"x": np.zeros(1, np.float32)}, str(here / "dense.safetensors"))
+    ended = run_compress(tmp_path, *PIPELINE)
+    assert ended.returncode == 2
+    assert "doesn't hold the dense network's weights" in " ".join(ended.stderr.split())
+    assert "Traceback" not in ended.stderr
