@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -30,6 +31,7 @@ def halved(
     Raises:
         ValueError: If some are too large.
     """
+    os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # as below
     from onnxruntime.transformers.float16 import convert_float_to_float16
     from onnxruntime.transformers.onnx_model import OnnxModel
 
@@ -49,6 +51,7 @@ def _check_range(proto: onnx.ModelProto, input_name: str, batches: Iterable[NDAr
     Raises:
         ValueError: If a number is above the largest that half precision has.
     """
+    os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # before the import, which reports usage otherwise
     import onnxruntime
 
     watched, makers = _with_maxima(proto)
