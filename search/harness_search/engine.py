@@ -24,7 +24,7 @@ from harness_results.winner import write_winner
 from harness_search import baseline
 from harness_search.finals import run_finals
 from harness_search.granule import find_granule
-from harness_search.identity import accept_setup, check_identity, mark_remeasuring
+from harness_search.identity import accept_setup, begun_with, check_identity, mark_remeasuring
 from harness_search.optuna_study import OptunaStudy, judged
 from harness_search.preflight import check_results_apart, notes, prunable_graph
 from harness_search.proposals import propose, warm_starts
@@ -164,7 +164,10 @@ def set_up(
     tools = open_tools(settings.target, settings.seed, task, progress)
     progress.phase("finding the prunable groups")
     graph = prunable_graph(tools.network, task)
-    granule = find_granule(tools.backend, tools.facts, folder, tools.lock, progress)
+    begun = begun_with(folder).get("granule")
+    granule = find_granule(
+        tools.backend, tools.facts, begun if isinstance(begun, int) else None, tools.lock, progress
+    )
     target = replace(tools.target, granule=granule)
     settings = replace(settings, target=target)
     criteria = applicable_criteria(tools.network, graph)

@@ -12,7 +12,6 @@ from harness.measurement.granule import (
     probe_granule,
     save_granule,
 )
-from harness_search.identity import begun_with
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -21,7 +20,6 @@ if TYPE_CHECKING:
     from harness.measurement.hostlock import HostLock
     from harness.target import Target
     from harness_backends.base import Backend
-    from harness_results.store import StudyFolder
     from harness_search.progress import Progress
 
 FALLBACK = 16
@@ -31,20 +29,26 @@ FALLBACK = 16
 def find_granule(
     backend: Backend,
     facts: Mapping[str, Any],
-    folder: StudyFolder,
+    begun: int | None,
     lock: HostLock,
     progress: Progress,
 ) -> int:
     """Return the granule of a target.
 
-    The target's own setting comes first, then what the study was begun with, then what a probe on
+    The target's own setting comes first, then what the work was begun with, then what a probe on
     the same fingerprint found before; else it is probed now, in a few seconds, and remembered.
+
+    Args:
+        backend: Of the target.
+        facts: What its worker said of itself.
+        begun: What the work was begun with; None where it is new.
+        lock: Keeps the probe undisturbed.
+        progress: Told what is going on.
     """
     target: Target = backend.target
     if target.granule is not None:
         return target.granule
-    begun = begun_with(folder).get("granule")
-    if isinstance(begun, int):
+    if begun is not None:
         return begun
     key = granule_key(target, facts)
     probe = load_granule(key)

@@ -18,6 +18,7 @@ from harness.models.finals import finished
 from harness.models.saving import save_weights
 from harness.training import predict
 from harness_results.compression_report import read_json
+from harness_search.granule import find_granule
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -113,9 +114,13 @@ def run_steps(
 def _context(tools: Tools, scratch: Path, index: int) -> Context:
     return Context(
         task=tools.task, teacher=tools.network, seed=tools.seed("step", index),
-        listener=tools.progress, shared=tools.lock.shared, breathe=tools.lock.breathe,
-        folder=scratch,
+        listener=tools.progress, granule=lambda: _granule(tools), shared=tools.lock.shared,
+        breathe=tools.lock.breathe, folder=scratch,
     )  # fmt: skip
+
+
+def _granule(tools: Tools) -> int:
+    return find_granule(tools.backend, tools.facts, None, tools.lock, tools.progress)
 
 
 def _done(

@@ -76,6 +76,8 @@ class Context:
             is.
         seed: Of everything random in a step.
         listener: Is told what is going on.
+        granule: Returns the step of channel counts that the target rewards; 1 where nobody knows.
+            Asked only where it is needed, since it may have to be probed.
         shared: Held while cores are kept busy, so that no timing is disturbed.
         breathe: Called now and then while it is held, so that a waiting timing gets its turn.
         folder: Where a step may keep what it would take long to do again; None for nowhere. The
@@ -86,6 +88,7 @@ class Context:
     teacher: nn.Module
     seed: int = 0
     listener: Listener = field(default_factory=Silent)
+    granule: Callable[[], int] = lambda: 1
     shared: Callable[[], AbstractContextManager[Any]] = nullcontext
     breathe: Callable[[], None] = lambda: None
     folder: Path | None = None

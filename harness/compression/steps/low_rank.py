@@ -9,7 +9,8 @@ from harness.compression.low_rank.factorise import SCHEMES, choose_ranks, factor
 from harness.compression.pruning.dependency.parts import module_of
 from harness.compression.running import outputs_of
 from harness.compression.steps.base import Context, Decision, Step, Work
-from harness.compression.steps.options import choice, names, option, share
+from harness.compression.steps.granules import in_granules
+from harness.compression.steps.options import choice, names, option, share, whole
 from harness.errors import ConfigError
 
 _ADVICE = "Put 'low-rank' before 'sparsify', or leave layers dense by the exclude of 'sparsify'."
@@ -30,12 +31,17 @@ class LowRank(Step):
         choice(*SCHEMES), "channel", about="how a k x k convolution is divided: k x k and 1 x 1 "
         "(channel), or k x 1 and 1 x k (spatial)",
     )  # fmt: skip
+    granule: int | None = option(
+        whole(1),
+        None,
+        about="ranks are multiples of this where that saves; the target's",
+    )
     layers: tuple[str, ...] | None = option(
         names, None, about="the only layers that change; else all but the first and the last"
     )
 
     def decide(self, work: Work, context: Context) -> Decision:
-        """Return the ranks by layer, and the scheme.
+        """Return the ranks by layer, the scheme and the granule.
 
         Raises:
             ConfigError: If the share is out of reach, or a named layer can't be separated or has a
@@ -49,17 +55,26 @@ class LowRank(Step):
                 "Step 'low-rank' needs layers without a sparse weight: the two that each becomes "
                 f"would have no zeros. Received: {', '.join(named)}. {_ADVICE}"
             )
+        # Asked before cores are taken: a probe needs the machine to itself.
+        granule = self.granule or context.granule()
+
+        def choose(step: int) -> dict[str, int]:
+            return choose_ranks(
+                work.module, context.example, self.params, self.scheme, granule=step,
+                layers=self.layers, whole=sparse,
+            )  # fmt: skip
+
         try:
             with context.shared():
-                ranks = choose_ranks(
-                    work.module, context.example, self.params, self.scheme,
-                    layers=self.layers, whole=sparse,
-                )  # fmt: skip
+                if self.granule is None:
+                    ranks, granule = in_granules(granule, context.listener, choose)
+                else:
+                    ranks = choose(granule)
         except ConfigError as exc:
             if not sparse or self.layers:
                 raise
             raise ConfigError(f"{exc} Layers with a sparse weight stay whole. {_ADVICE}") from exc
-        return {"ranks": ranks, "scheme": self.scheme}
+        return {"ranks": ranks, "scheme": self.scheme, "granule": granule}
 
     def apply(self, work: Work, decision: Decision, context: Context) -> Work:
         """Return the network with two layers for each of those that have a rank."""

@@ -25,6 +25,7 @@ from harness.compression.pruning.importance import (
 )
 from harness.compression.pruning.prune import choose_channels, prune
 from harness.compression.steps.base import Step
+from harness.compression.steps.granules import in_granules
 from harness.compression.steps.layer_widths import layer_widths
 from harness.compression.steps.options import choice, names, option, share, whole
 from harness.compression.steps.prune_notes import tell_layers, tell_ratio, tell_sparse, tell_whole
@@ -72,8 +73,10 @@ class Prune(Step):
     layers: tuple[tuple[str, int | float], ...] | None = option(
         layer_widths, None, about="channels kept by groups, or the share of them (scope=layers)"
     )
-    granule: int = option(
-        whole(1), 1, about="channel counts go in steps of this; not those in layers"
+    granule: int | None = option(
+        whole(1),
+        None,
+        about="steps of the channel counts, but for those in layers; the target's",
     )
     exclude: tuple[str, ...] | None = option(names, None, about="groups that stay whole")
     floor: float | None = option(
@@ -105,13 +108,15 @@ class Prune(Step):
             )
 
     def decide(self, work: Work, context: Context) -> Decision:
-        """Return `removed_channels`, `widths` and `dense_widths`, each by group.
+        """Return `removed_channels`, `widths` and `dense_widths`, each by group, and `granule`.
 
         Raises:
             ConfigError: If the network has nothing to prune, the criterion says nothing of it or
                 can't be computed, a name is no group's, or the goal is out of reach.
         """
         module = copy.deepcopy(work.module)  # gradients are left in it
+        # Asked before cores are taken: a probe needs the machine to itself.
+        granule = self.granule or (1 if self.scope == "layers" else context.granule())
         with context.shared():
             context.listener.phase("finding the prunable groups")
             graph = _graph(module, context)
@@ -119,7 +124,14 @@ class Prune(Step):
             self._check_criterion(module, graph, context)
             context.listener.phase(f"scoring channels by {self.criterion}")
             scores = self._scores(module, graph, context)
-            widths = self._widths(module, graph, scores)
+
+            def choose(step: int) -> Widths:
+                return self._widths(module, graph, scores, step)
+
+            if self.granule is None:
+                widths, granule = in_granules(granule, context.listener, choose)
+            else:
+                widths = choose(granule)
         dense = graph.dense_widths()
         if widths == dense:
             context.listener.note("nothing is pruned: these options leave every group as it is")
@@ -129,7 +141,10 @@ class Prune(Step):
                 tell_ratio(self.ratio, widths, dense, self.exclude or (), context.listener)
         tell_layers(dict(self.layers or ()), widths, dense, context.listener)
         history = choose_channels(graph, scores, widths)
-        return {"removed_channels": history, "widths": widths, "dense_widths": dense}
+        return {
+            "removed_channels": history, "widths": widths, "dense_widths": dense,
+            "granule": granule,
+        }  # fmt: skip
 
     def apply(self, work: Work, decision: Decision, context: Context) -> Work:
         """Return the network without the channels that `decision` removes.
@@ -169,15 +184,19 @@ class Prune(Step):
             raise ConfigError(f"Step 'prune': {exc}") from exc
 
     def _widths(
-        self, module: nn.Module, graph: PruningGraph, scores: Mapping[str, torch.Tensor]
+        self,
+        module: nn.Module,
+        graph: PruningGraph,
+        scores: Mapping[str, torch.Tensor],
+        granule: int,
     ) -> Widths:
         """Return how many channels each group keeps."""
         if self.layers is not None:
-            return widths_by_name(graph, self.granule, dict(self.layers))
+            return widths_by_name(graph, granule, dict(self.layers))
         fixed, everywhere = self.exclude or (), self.scope == "uniform"
         check_names(graph, fixed)
         floor = 0.0 if everywhere else self.floor or FLOOR
-        allowed = allowed_widths(graph, self.granule, fixed, floor)
+        allowed = allowed_widths(graph, granule, fixed, floor)
         if self.ratio is not None and everywhere:
             return nearest_widths(allowed, dict.fromkeys(allowed, 1 - self.ratio))
         goals = {"params": self.params, "macs": self.macs}
