@@ -72,8 +72,8 @@ def alone() -> Iterator[Row]:
         "width": "prune:params=50%,granule=8",
         "width, uniform": "prune:params=50%,granule=8,scope=uniform",
         "depth": "depth:params=50%",
-        "low rank, channel": "low-rank:params=50%",
-        "low rank, spatial": "low-rank:params=50%,scheme=spatial",
+        "low rank, channel": "low-rank:params=50%,granule=1",
+        "low rank, spatial": "low-rank:params=50%,granule=1,scheme=spatial",
     }
     for name, step in structural.items():
         yield Row("alone", name, (step, "recalibrate"))

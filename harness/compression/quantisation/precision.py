@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-PRECISIONS = ("fp32", "fp16", "int8", "int8-dynamic")
-
 
 @dataclass(frozen=True, slots=True)
 class Precision:
