@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
     from harness_results.compression_report import Report
 
-EPOCHS, HALF_EPOCHS, STUDENT_EPOCHS = 3, 40, 5
+EPOCHS, HALF_EPOCHS, STUDENT_EPOCHS = 3, 40, 15
 PART, STUDENT_PART = 0.2, 0.4
 """Shares of the 50,000 training rows that short trainings see, so that two cores can repeat it."""
 COLUMNS = (
@@ -73,7 +73,9 @@ def alone() -> Iterator[Row]:
         "width, uniform": "prune:params=50%,granule=8,scope=uniform",
         "depth": "depth:params=50%",
         "low rank, channel": "low-rank:params=50%,granule=1",
+        "low rank, channel, steps of 8": "low-rank:params=50%,granule=8",
         "low rank, spatial": "low-rank:params=50%,granule=1,scheme=spatial",
+        "low rank, spatial, steps of 8": "low-rank:params=50%,granule=8,scheme=spatial",
     }
     for name, step in structural.items():
         yield Row("alone", name, (step, "recalibrate"))
@@ -107,6 +109,12 @@ def depth() -> Iterator[Row]:
     """Yield dropped blocks and thinner ones that take about as long."""
     distil = f"distil:epochs={EPOCHS}"
     yield Row("depth", "one block of three dropped", (f"depth:blocks={_LAST_BLOCKS}", distil))
+    yield Row("depth", "two blocks of the first stage dropped",
+              ("depth:blocks=layer1.1+layer1.2", distil))  # fmt: skip
+    for widths in ((8, 16, 16), (8, 8, 32)):
+        inner = "+".join(f"{name}={widths[int(name[5]) - 1]}" for name in _INNER)
+        yield Row("depth", f"inner widths {'/'.join(map(str, widths))}",
+                  (f"prune:scope=layers,layers={inner}", distil))  # fmt: skip
     for share in (40, 50, 60):
         inner = "+".join(f"{name}={share}%" for name in _INNER)
         step = f"prune:scope=layers,layers={inner}"
@@ -125,7 +133,7 @@ def student() -> Iterator[Row]:
     """Yield a quite different student."""
     for weight, name in ((0.0, "labels only"), (0.7, "distilled")):
         for seed in range(3):
-            distil = f"distil:epochs={STUDENT_EPOCHS},lr=0.002,weight={weight}"
+            distil = f"distil:epochs={STUDENT_EPOCHS},lr=0.002,weight={weight},views=5"
             steps = ("student:model=small-cnn", distil)
             yield Row("student", name, steps, model="resnet56", seed=seed, share=STUDENT_PART)
 
