@@ -46,6 +46,7 @@ COLUMNS = (
     "part", "row", "model", "steps", "seed", "params_ratio", "nonzeros_ratio", "macs_ratio",
     "size_ratio", "memory_ratio", "p50_before_ms", "p50_ratio", "p50_lo", "p50_hi", "acc_before",
     "acc_after", "change_pt", "change_lo_pt", "change_hi_pt", "step_s", "flags",
+    "commit",
 )  # fmt: skip
 _LAST_BLOCKS = "layer1.2+layer2.2+layer3.2"
 _INNER = tuple(f"layer{stage}.{block}.conv1" for stage in (1, 2, 3) for block in (0, 1, 2))
@@ -196,7 +197,7 @@ def line(row: Row, report: Report) -> dict[str, Any]:
         "acc_after": round(after["scores"]["test"]["value"], 4),
         "change_pt": points["value"], "change_lo_pt": points["lo"], "change_hi_pt": points["hi"],
         "step_s": round(sum(step["seconds"] for step in report.steps), 1),
-        "flags": " ".join(report.flags),
+        "flags": " ".join(report.flags), "commit": (report.git["commit"] or "")[:7],
     }  # fmt: skip
 
 
