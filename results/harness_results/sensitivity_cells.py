@@ -11,11 +11,11 @@ if TYPE_CHECKING:
     from harness_results.sensitivity_table import SensitivityRow
 
 _WHOLE = ("width", "kept", "n", "params_saved", "macs_saved")
-_WORDS = ("kind", "name", "criterion", "metric", "reason")
+_WORDS = ("kind", "name", "criterion", "metric", "target", "fingerprint", "reason")
 _NEEDED = ("kind", "name", "ratio", "metric", "n")
 _JUDGED = ("val_acc", "val_acc_change", "val_acc_change_lo", "val_acc_change_hi", "val_loss",
            "val_loss_change", "params_saved", "macs_saved")  # fmt: skip
-_TIMED = ("dense_s", "saved_s", "saved_lo_s", "saved_hi_s")
+_TIMED = ("dense_s", "saved_s", "saved_lo_s", "saved_hi_s", "target", "fingerprint")
 _ROUNDING = 1e-5
 """Of a share in the table: it has six digits."""
 

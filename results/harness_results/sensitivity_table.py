@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from typing import TYPE_CHECKING, Any
 
 from harness.atomic import write_atomic
@@ -73,6 +73,8 @@ class SensitivityRow:
         dense_s: The dense network's p50 beside this one, seconds; None where nothing was timed.
         saved_s: By how much this one's p50 is shorter, seconds, with its 95 % interval `saved_lo_s`
             to `saved_hi_s`.
+        target: On which it was timed; None where nothing was.
+        fingerprint: Of that machine, its runtime and the target's options.
         params_saved: Parameters fewer than in the dense network.
         macs_saved: Multiply-accumulates fewer, for one sample.
         reason: What failed.
@@ -97,6 +99,8 @@ class SensitivityRow:
     saved_s: float | None = None
     saved_lo_s: float | None = None
     saved_hi_s: float | None = None
+    target: str | None = None
+    fingerprint: str | None = None
     params_saved: int | None = None
     macs_saved: int | None = None
     reason: str | None = None
@@ -113,6 +117,14 @@ class SensitivityRow:
         if self.val_loss_change is None or self.saved_s is None or self.saved_s <= 0:
             return None
         return self.val_loss_change / self.saved_s
+
+
+def untimed(row: SensitivityRow) -> SensitivityRow:
+    """Return a row without its time, and without the flags that say of the time."""
+    return replace(
+        row, dense_s=None, saved_s=None, saved_lo_s=None, saved_hi_s=None, target=None,
+        fingerprint=None, flags=(),
+    )  # fmt: skip
 
 
 def has_time(row: SensitivityRow) -> bool:

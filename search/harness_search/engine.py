@@ -174,11 +174,12 @@ def set_up(
     space = search_space(graph, granule, settings, criteria, task.objective.uses_temperature)
     if settings.sensitivity:
         check_fits(settings.sensitivity, space)
+    seeded = seed_notes(settings.sensitivity, space, tools.provenance["fingerprint"])
     shared = {one.name: getattr(tools, one.name) for one in fields(Tools) if one.init}
     return Workbench(
         **{**shared, "target": target}, settings=settings, folder=folder, graph=graph, space=space,
         started=started,
-        notes=(*notes(task, graph, tools.network), *seed_notes(settings.sensitivity, space)),
+        notes=(*notes(task, graph, tools.network), *seeded),
     )  # fmt: skip
 
 

@@ -114,6 +114,7 @@ def run_steps(
 def _context(tools: Tools, scratch: Path, index: int) -> Context:
     return Context(
         task=tools.task, teacher=tools.network, seed=tools.seed("step", index),
+        part_seed=tools.seed("reduction"),
         listener=tools.progress, granule=lambda: _granule(tools), shared=tools.lock.shared,
         breathe=tools.lock.breathe, folder=scratch,
     )  # fmt: skip

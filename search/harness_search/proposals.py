@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from harness_search.ladder import ranked_ladder, scaled_ladder
-from harness_search.sensitivity_ladder import sensitivity_ladder
+from harness_search.sensitivity_ladder import sensitivity_ladder, timed_here
 from harness_search.trial import Proposal
 
 if TYPE_CHECKING:
@@ -60,7 +60,8 @@ def propose(
 def _ladder(bench: Workbench, role: str) -> Ladder:
     """Return a warm start's idea at every size."""
     if role == SENSITIVITY:
-        return sensitivity_ladder(bench.space, bench.settings.sensitivity)
+        rows = timed_here(bench.settings.sensitivity, bench.provenance["fingerprint"])
+        return sensitivity_ladder(bench.space, rows)
     if role == "uniform":
         return scaled_ladder(bench.space, dict.fromkeys(bench.space.dense, 1.0))
     return ranked_ladder(bench.space, bench.scores(bench.space.criteria[0]))

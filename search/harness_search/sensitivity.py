@@ -16,6 +16,7 @@ from harness_results.sensitivity_table import (
     SensitivityFolder,
     SensitivityRow,
     read_sensitivity,
+    untimed,
     write_sensitivity,
 )
 from harness_results.store import check_writable
@@ -169,10 +170,9 @@ def _known(
     rows = read_sensitivity(folder.table) if folder.table.exists() else []
     if changed:
         rows = [
-            replace(row, dense_s=None, saved_s=None, saved_lo_s=None, saved_hi_s=None, flags=(),
-                    reason=None if row.val_acc_change is not None else row.reason)
+            replace(untimed(row), reason=None if row.val_acc_change is not None else row.reason)
             for row in rows
-        ]  # fmt: skip
+        ]
         write_sensitivity(folder.table, rows)
         accept_setup(folder, identity, setup)  # last: a kill before it leaves the old setup's rows
     return {row.key: row for row in rows}

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from harness.errors import ConfigError
-from harness_results.sensitivity_table import has_time, read_sensitivity
+from harness_results.sensitivity_table import has_time, read_sensitivity, untimed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -88,16 +88,40 @@ def check_fits(rows: Sequence[SensitivityRow], space: SearchSpace) -> None:
         )
 
 
-def seed_notes(rows: Sequence[SensitivityRow], space: SearchSpace) -> tuple[str, ...]:
+def timed_here(rows: Sequence[SensitivityRow], fingerprint: str) -> tuple[SensitivityRow, ...]:
+    """Return an analysis without what was timed elsewhere: losses hold anywhere, times don't.
+
+    Args:
+        rows: Of the analysis.
+        fingerprint: Of the machine, its runtime and the target's options, here.
+    """
+    return tuple(row if row.fingerprint == fingerprint else untimed(row) for row in rows)
+
+
+def seed_notes(
+    rows: Sequence[SensitivityRow], space: SearchSpace, fingerprint: str
+) -> tuple[str, ...]:
     """Return what a user should know of an analysis that fits: which times are not taken.
 
     Args:
         rows: Of the analysis; nothing is said where there are no times at all.
         space: Allowed widths.
+        fingerprint: Of the machine, its runtime and the target's options, here.
     """
-    missing = [name for name in _free(space) if name not in _timed(rows)]
+    here = timed_here(rows, fingerprint)
+    missing = [name for name in _free(space) if name not in _timed(here)]
     if not missing or all(row.saved_s is None for row in rows):
         return ()
+    elsewhere = {f"{r.target} ({r.fingerprint})" for r in rows if r.fingerprint is not None}
+    elsewhere -= {f"{r.target} ({r.fingerprint})" for r in here}
+    if elsewhere:
+        return (
+            f"the sensitivity analysis was timed on {', '.join(sorted(elsewhere))}; this target's "
+            f"fingerprint is {fingerprint}: another machine, runtime or option. Its losses are "
+            "used, its times are not: multiply-accumulates stand in for the time saved in all "
+            "groups. Run `harness sensitivity` with this search's target and options for times "
+            "that count",
+        )
     return (
         f"the sensitivity analysis has no undisturbed time for {', '.join(missing)}, so "
         "multiply-accumulates stand in for the time saved in all groups. Where it was disturbed, "
@@ -120,8 +144,9 @@ def sensitivity_ladder(space: SearchSpace, rows: Sequence[SensitivityRow]) -> La
 
     Args:
         space: Allowed widths.
-        rows: Of an analysis that fits (`check_fits`). Times that were disturbed don't count. Where
-            there is none for a group, what is saved is multiply-accumulates, for all groups alike.
+        rows: Of an analysis that fits (`check_fits`), without times taken elsewhere (`timed_here`).
+            Times that were disturbed don't count. Where there is none for a group, what is saved is
+            multiply-accumulates, for all groups alike.
     """
     free = _free(space)
     known = [row for row in rows if row.kind == "group" and row.val_loss_change is not None]

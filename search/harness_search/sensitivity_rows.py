@@ -116,6 +116,7 @@ class Measurer:
         return {
             "dense_s": dense_s, "saved_s": dense_s * (1 - ratio.value),
             "saved_lo_s": dense_s * (1 - ratio.hi), "saved_hi_s": dense_s * (1 - ratio.lo),
+            "target": bench.target.name, "fingerprint": bench.provenance["fingerprint"],
             "flags": measured["candidate"].flags,
         }  # fmt: skip
 

@@ -55,7 +55,7 @@ def setting(module: nn.Module) -> tuple[Work, Context, Heard]:
     heard = Heard()
     return (
         Work(module, ("auxiliary.weight", "conv1.weight")),
-        Context(task, module, 0, heard),
+        Context(task, module, listener=heard),
         heard,
     )
 

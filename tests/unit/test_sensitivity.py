@@ -53,6 +53,8 @@ class Bench:
         self.notes: list[str] = []
         self.progress = SimpleNamespace(note=self.notes.append)
         self.failure: Exception | None = None
+        self.target = SimpleNamespace(name="cpu")
+        self.provenance = {"fingerprint": "m1.s1"}
 
     def scores(self, criterion: str) -> Any:
         return channel_scores(self.network, self.graph, [], lambda o, t: o, criterion)
@@ -140,6 +142,7 @@ def test_at_most_so_many_samples_the_same_each_time(bench: Any) -> None:
 def test_time_saved_is_dense_times_one_minus_the_ratio(bench: Any) -> None:
     row = Measurer(bench, "l2", 50).measure(CUT, None, timed=True)
     assert (row.dense_s, row.flags) == (2e-3, ("steal",))
+    assert (row.target, row.fingerprint) == ("cpu", "m1.s1")
     assert (row.saved_s, row.saved_lo_s, row.saved_hi_s) == pytest.approx((5e-4, 2.5e-4, 1e-3))
     assert not lacks(row, timed=True)
 

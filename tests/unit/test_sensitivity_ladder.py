@@ -15,6 +15,7 @@ from harness_search.sensitivity_ladder import (
     read_analysis,
     seed_notes,
     sensitivity_ladder,
+    timed_here,
 )
 from harness_search.space import SearchSpace
 
@@ -31,7 +32,8 @@ SPACE = SearchSpace(
 def row(name: str, kept: int, rise: float | None, saved: float | None = None) -> SensitivityRow:
     return SensitivityRow(
         "group", name, 40, kept, 1 - kept / 40, "l2", "accuracy", 100,
-        val_loss_change=rise, saved_s=saved, macs_saved=(40 - kept) * (1 if name == "a" else 4),
+        val_loss_change=rise, saved_s=saved,
+        target="board", fingerprint="m1.s1", macs_saved=(40 - kept) * (1 if name == "a" else 4),
     )  # fmt: skip
 
 
@@ -98,13 +100,25 @@ def test_a_disturbed_time_does_not_count_and_is_told_of() -> None:
     disturbed = [replace(one, flags=("throttled",)) if one.name == "a" else one for one in ROWS]
     assert path(disturbed) == path([replace(one, saved_s=None) for one in ROWS])
     assert path(disturbed) != path(ROWS)
-    (note,) = seed_notes(disturbed, SPACE)
+    (note,) = seed_notes(disturbed, SPACE, "m1.s1")
     assert "no undisturbed time for a, so multiply-accumulates stand in" in note
     # One ratio of a group that was timed undisturbed is enough.
-    assert seed_notes([*disturbed[1:], ROWS[0]], SPACE) == ()
-    assert seed_notes(ROWS, SPACE) == ()
-    assert seed_notes([replace(one, saved_s=None) for one in ROWS], SPACE) == ()
-    assert seed_notes((), SPACE) == ()
+    assert seed_notes([*disturbed[1:], ROWS[0]], SPACE, "m1.s1") == ()
+    assert seed_notes(ROWS, SPACE, "m1.s1") == ()
+    assert seed_notes([replace(one, saved_s=None) for one in ROWS], SPACE, "m1.s1") == ()
+    assert seed_notes((), SPACE, "m1.s1") == ()
+
+
+def test_times_of_another_machine_do_not_count_and_are_told_of() -> None:
+    assert timed_here(ROWS, "m1.s1") == tuple(ROWS)
+    here = timed_here(ROWS, "m2.s1")
+    assert path(list(here)) == path([replace(one, saved_s=None) for one in ROWS]) != path(ROWS)
+    assert [one.val_loss_change for one in here] == [one.val_loss_change for one in ROWS]
+    (note,) = seed_notes(ROWS, SPACE, "m2.s1")
+    assert "was timed on board (m1.s1); this target's fingerprint is m2.s1" in note
+    mixed = [replace(one, fingerprint="m2.s1") if one.name == "a" else one for one in ROWS]
+    (note,) = seed_notes(mixed, SPACE, "m2.s1")
+    assert "was timed on board (m1.s1); " in note
 
 
 def test_blocks_and_failed_rows_say_nothing_of_widths() -> None:
@@ -136,7 +150,8 @@ def test_an_empty_table_is_refused_and_none_is_fine(tmp_path: Path) -> None:
         read_analysis(tmp_path / "a.csv")
     assert read_analysis(None) == ()
     whole = [replace(one, val_acc=0.9, val_acc_change=-0.1, val_acc_change_lo=-0.2,
-                     val_acc_change_hi=0.0, val_loss=1.0, params_saved=10, saved_s=None)
+                     val_acc_change_hi=0.0, val_loss=1.0, params_saved=10, saved_s=None,
+                     target=None, fingerprint=None)
              for one in ROWS]  # fmt: skip
     write_sensitivity(tmp_path / "a.csv", whole)
     assert len(read_analysis(str(tmp_path / "a.csv"))) == 6

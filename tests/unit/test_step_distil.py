@@ -15,6 +15,7 @@ from torch import nn
 from harness.compression.steps import parse_step
 from harness.compression.steps.base import Context, Work
 from harness.compression.steps.distil import Distil
+from harness.compression.steps.kept import training_rows
 from harness.data.augment import Augmentation
 from harness.errors import ConfigError, TaskError
 from harness.models.small_cnn import SmallCnn
@@ -318,6 +319,17 @@ def test_the_tasks_part_of_the_samples_is_trained_on(
     Distil(weight=0).apply(work, decision, again)
     assert heard.steps[-1] == (3, 3)
     assert RUNS == []  # which samples they are was kept
+
+
+def test_all_steps_train_on_the_same_part(teacher: nn.Module) -> None:
+    given = context(replace(TASK, reduction=Reduction(0.25, "random")), teacher)
+    found, other_step, other_pipeline = (
+        training_rows(one).rows
+        for one in (given, replace(given, seed=9), replace(given, part_seed=9))
+    )
+    assert found is not None
+    assert torch.equal(found, other_step)
+    assert not torch.equal(found, other_pipeline)
 
 
 def test_augmentation_is_for_images() -> None:

@@ -75,6 +75,8 @@ class Context:
         teacher: The trained dense network, in evaluation mode, which students imitate; left as it
             is.
         seed: Of everything random in a step.
+        part_seed: Of which part of the training split is drawn where the task trains on a part: the
+            same for all steps of a pipeline.
         listener: Is told what is going on.
         granule: Returns the step of channel counts that the target rewards; 1 where nobody knows.
             Asked only where it is needed, since it may have to be probed.
@@ -87,6 +89,7 @@ class Context:
     task: Task
     teacher: nn.Module
     seed: int = 0
+    part_seed: int = 0
     listener: Listener = field(default_factory=Silent)
     granule: Callable[[], int] = lambda: 1
     shared: Callable[[], AbstractContextManager[Any]] = nullcontext

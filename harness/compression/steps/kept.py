@@ -66,11 +66,11 @@ def training_rows(context: Context) -> Split:
         return split
 
     def rows() -> tuple[torch.Tensor]:
-        found = training_part(task, context.teacher, context.seed, context.breathe).rows
+        found = training_part(task, context.teacher, context.part_seed, context.breathe).rows
         assert found is not None  # a part is told by its rows
         return (found,)
 
-    facts = (task.reduction, task.data.sha256, context.seed, network_identity(context.teacher))
+    facts = (task.reduction, task.data.sha256, context.part_seed, network_identity(context.teacher))
     (found,) = kept(context.folder, f"part-{digest_of(facts, {})[:16]}", rows)
     return replace(split, rows=found)
 
