@@ -36,16 +36,25 @@ class HostLock:
         base = folder if folder is not None else FOLDER
         self._gate = _open_shared(base / "latency-harness.gate")
         self._lock = _open_shared(base / "latency-harness.lock")
+        self._held = 0
         weakref.finalize(self, _close, self._gate, self._lock)
 
     @contextmanager
     def shared(self) -> Iterator[None]:
-        """Hold the lock together with others: for training and scoring."""
-        self._enter(fcntl.LOCK_SH)
+        """Hold the lock together with others: for training and scoring.
+
+        Whoever holds it already goes on holding it: a second pass of the gate would wait for a
+        timing that waits for the first.
+        """
+        if not self._held:
+            self._enter(fcntl.LOCK_SH)
+        self._held += 1
         try:
             yield
         finally:
-            fcntl.flock(self._lock, fcntl.LOCK_UN)
+            self._held -= 1
+            if not self._held:
+                fcntl.flock(self._lock, fcntl.LOCK_UN)
 
     def breathe(self) -> None:
         """Let a waiting timing pass; call it between batches, inside `shared`."""

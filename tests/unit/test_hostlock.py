@@ -139,6 +139,28 @@ def test_after_breathing_the_lock_is_held_again(tmp_path: Path) -> None:
     assert got_in.is_set()
 
 
+def test_whoever_holds_it_can_take_it_again_while_a_timing_waits(tmp_path: Path) -> None:
+    got_in, again = threading.Event(), threading.Event()
+
+    def timing() -> None:
+        with HostLock(tmp_path).exclusive():
+            got_in.set()
+
+    def training() -> None:
+        lock = HostLock(tmp_path)
+        with lock.shared():
+            thread = start(timing)
+            wait_until_gate_is_held(tmp_path)
+            with lock.shared():
+                again.set()
+            assert not got_in.is_set()  # the outer hold is still there
+        thread.join(LONG_S)
+
+    start(training).join(LONG_S)
+    assert again.is_set()
+    assert got_in.is_set()
+
+
 def test_an_error_inside_frees_it(tmp_path: Path) -> None:
     for mode in ("shared", "exclusive"):
         try:
