@@ -23,7 +23,8 @@ class Candidate:
             was not pruned and distilled by the search, as for the next two.
         temperature: Distillation temperature; above 0.
         kd_weight: Weight of the soft targets in the loss, 0 (labels only) to 1.
-        precision: `"fp32"`.
+        precision: What the exported file computes in: `"fp32"`, `"int8"`, or another name of
+            `harness.compression.quantisation.precision.WEIGHT_BYTES`.
     """
 
     widths: Mapping[str, int]

@@ -119,6 +119,8 @@ class Backend(ABC):
     """A runtime on a target."""
 
     name: ClassVar[str]
+    precisions: ClassVar[tuple[str, ...]] = ("fp32",)
+    """What a search tries unless told otherwise: those in which networks may be faster here."""
 
     def __init__(self, target: Target) -> None:
         self.target = target

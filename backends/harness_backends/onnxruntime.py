@@ -175,6 +175,7 @@ class OnnxRuntimeBackend(Backend):
     """ONNX Runtime's CPU execution provider."""
 
     name: ClassVar[str] = "onnxruntime"
+    precisions: ClassVar[tuple[str, ...]] = ("fp32", "int8")
 
     @classmethod
     def check_available(cls) -> str:

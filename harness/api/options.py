@@ -44,6 +44,8 @@ class SearchOptions(TypedDict, total=False):
         max_size: Limit of the file, bytes or text.
         layers: Names of the only groups to prune.
         exclude: Names of groups to leave whole.
+        precision: What exported files may compute in: `"fp32"`, `"fp16"`, `"int8"`,
+            `"int8-dynamic"`. Default: those that the target may gain from.
         sensitivity: A table of `harness sensitivity`: the third trial is what it suggests.
         threads: Threads of the runtime.
         settings: Target options such as `"granule=8"`.
@@ -74,6 +76,7 @@ class SearchOptions(TypedDict, total=False):
     max_size: int | str | None
     layers: str | Sequence[str]
     exclude: str | Sequence[str]
+    precision: str | Sequence[str]
     sensitivity: str | Path | None
     threads: int | str | None
     settings: Sequence[str]
@@ -101,6 +104,7 @@ _KINDS: dict[str, tuple[tuple[type, ...], str]] = {
     "threads": _NUMBER,
     "layers": ((str, list, tuple), "names"),
     "exclude": ((str, list, tuple), "names"),
+    "precision": ((str, list, tuple), "names"),
     "sensitivity": ((str, Path), "a path"),
     "settings": ((list, tuple), "a list of 'key=value'"),
     "results": ((str, Path), "a path"),

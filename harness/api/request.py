@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from harness.api.options import check_options
 from harness.api.target import chosen_target, target_settings
 from harness.budget import parse_budgets
+from harness.compression.quantisation.precision import WEIGHT_BYTES as PRECISIONS
 from harness.errors import ConfigError
 from harness.tasks import DEFAULT, check_task_name, shipped_task
 from harness.tasks.recipe import Recipe
@@ -36,7 +38,7 @@ if TYPE_CHECKING:
 
 _SEARCHING = (
     "budget", "trials", "time", "study", "statistic", "max_drop", "max_size", "layers", "exclude",
-    "sensitivity", "remeasure",
+    "precision", "sensitivity", "remeasure",
 )  # fmt: skip
 """Options that say how to search."""
 
@@ -173,6 +175,7 @@ def _settings(given: Mapping[str, Any]) -> Settings:
         seed=parse_count(str(given.get("seed", 0)), "--seed", least=0),
         max_size_bytes=None if size is None else int(size),
         layers=_names(given.get("layers", ())), exclude=_names(given.get("exclude", ())),
+        precisions=_precisions(given.get("precision", ())),
         sensitivity=read_analysis(given.get("sensitivity")),
         results=Path(given.get("results", "results")),
     )  # fmt: skip
@@ -190,6 +193,20 @@ def _above_zero(value: float, option: str) -> float:
 def _names(names: str | Sequence[str]) -> tuple[str, ...]:
     parts = names.split(",") if isinstance(names, str) else names
     return tuple(name.strip() for name in parts if name.strip())
+
+
+def _precisions(names: str | Sequence[str]) -> tuple[str, ...]:
+    """Return precisions without repeats, in the order in which they are listed: float32 first."""
+    given = _names(names)
+    for name in given:
+        if name not in PRECISIONS:
+            near = difflib.get_close_matches(name, PRECISIONS, n=1)
+            hint = f" Did you mean {near[0]!r}?" if near else ""
+            raise ConfigError(
+                f"`--precision` must be some of {', '.join(PRECISIONS)}, joined by commas. "
+                f"Received: {name!r}.{hint}"
+            )
+    return tuple(name for name in PRECISIONS if name in given)
 
 
 def _task_maker(model: Any, data: Any, given: Mapping[str, Any]) -> Callable[[Progress], Task]:

@@ -11,6 +11,8 @@ from harness.units import format_latency, format_size, format_wall
 from harness_search.proposals import warm_starts
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from rich.console import Console
 
     from harness_search.plan import Plan
@@ -29,22 +31,35 @@ def print_plan(console: Console, plan: Plan) -> None:
     console.print(_groups_table(plan))
     console.print(_cost_table(plan))
     if plan.trials is not None:
-        roles = warm_starts(settings)
+        roles = warm_starts(settings, plan.space.precisions)
         limits = [f"--time {format_wall(settings.time_s)}"] if settings.time_s else []
         limits += [f"--trials {settings.trials}"] if settings.trials else []
         console.print(
             f"\n{' and '.join(limits)}: about {plan.trials} trials; the first {len(roles)} are "
-            f"{', '.join(roles[:-1])} and {roles[-1]} pruning at the budget"
+            f"{_starts(roles, plan.space.precisions)} at the budget"
         )
+
+
+def _starts(roles: Sequence[str], precisions: Sequence[str]) -> str:
+    """Return what the warm starts are, in words."""
+    texts = [f"global in {role}" if role in precisions else role for role in roles]
+    return f"{', '.join(texts[:-1])} and {texts[-1]} pruning"
 
 
 def _latency_table(plan: Plan) -> Table:
     table = Table(box=None, pad_edge=False, header_style="dim")
-    statistic = plan.floor.budget["statistic"]
+    statistic = plan.floors[0].budget["statistic"]
     for title in ("measured", f"{statistic}, 95 % interval", "of dense", "size"):
         table.add_column(title)
-    for name, phase in (("dense", "dense"), ("floor, one granule everywhere", "probe")):
-        figures = plan.floor.latency[phase]
+    rows = [("dense", "dense", plan.floors[0])]
+    for floor in plan.floors:
+        precision = floor.candidate["precision"]
+        if "whole" in floor.latency:
+            rows.append((f"dense in {precision}", "whole", floor))
+        text = f" in {precision}" if len(plan.floors) > 1 else ""
+        rows.append((f"floor, one granule everywhere{text}", "probe", floor))
+    for name, phase, record in rows:
+        figures = record.latency[phase]
         value, low, high = figures[f"{statistic}_s"]
         ratio = figures[f"ratio_{statistic}"]
         table.add_row(
@@ -52,7 +67,7 @@ def _latency_table(plan: Plan) -> Table:
             f"{format_latency(value)} ({format_latency(low)} to {format_latency(high)})",
             "100 %, by definition" if name == "dense"
             else f"{ratio[0]:.1%} ({ratio[1]:.1%} to {ratio[2]:.1%})",
-            "" if name == "dense" else format_size(plan.floor.model["size_bytes"]),
+            "" if phase != "probe" else format_size(record.model["size_bytes"]),
         )  # fmt: skip
     return table
 

@@ -129,7 +129,7 @@ def _latency(record: RunRecord) -> str:
 
 
 def _trial_line(record: RunRecord) -> str:
-    head = f"  trial {record.index:>3}  {record.role:<11}"
+    head = f"  trial {record.index:>3}  {record.role:<12} {record.candidate['precision']:<4}"
     if record.status == "failed":
         return f"{head} [red]failed[/]: {escape(record.reason or '')}"
     if record.status != "complete":

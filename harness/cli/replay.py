@@ -35,7 +35,10 @@ def replay(
             f"{_shown(parity.max_error)} on {parity.n} samples, "
             f"{parity.argmax_differs} classes differ"
         )
-        console.print("[green]same outputs[/]" if found.same else "[red]not the same network[/]")
+        then, same = found.recorded_error, "same outputs"
+        if then is not None:
+            same = f"the same network: its {parity.precision} file was {_shown(then)} from it"
+        console.print(f"[green]{same}[/]" if found.same else "[red]not the same network[/]")
         raise typer.Exit(0 if found.same else 1)
 
 

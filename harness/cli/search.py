@@ -109,6 +109,13 @@ MaxDrop = Annotated[
 MaxSize = Annotated[Text, typer.Option("--max-size", help="Limit of the file, such as 2MB.")]
 Layers = Annotated[Text, typer.Option("--layers", help="Prune only these groups: a,b.")]
 Exclude = Annotated[Text, typer.Option("--exclude", help="Leave these groups whole: a,b.")]
+Precisions = Annotated[
+    Text,
+    typer.Option(
+        "--precision", metavar="NAMES", help="fp32, int8, fp16, int8-dynamic, joined by commas.",
+        show_default="those that the target may gain from",
+    ),
+]  # fmt: skip
 Sensitivity = Annotated[
     Path | None,
     typer.Option(
@@ -162,6 +169,7 @@ def search(
     max_size: MaxSize = None,
     layers: Layers = None,
     exclude: Exclude = None,
+    precision: Precisions = None,
     sensitivity: Sensitivity = None,
     threads: Threads = None,
     settings: Set = None,
@@ -180,7 +188,7 @@ def search(
         "train_fraction": train_fraction, "coreset": coreset, "trials": trials, "time": time,
         "study": study, "statistic": statistic, "max_drop": max_drop, "max_size": max_size,
         "layers": layers or (), "exclude": exclude or (),
-        "sensitivity": sensitivity, "threads": threads,
+        "precision": precision or (), "sensitivity": sensitivity, "threads": threads,
         "settings": settings or (), "remeasure": remeasure,
     }  # fmt: skip
     if trained:  # left out, a task file decides

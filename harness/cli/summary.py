@@ -78,8 +78,8 @@ def _headline(one: BudgetResult, result: SearchResult) -> Panel:
         return Panel(text, title=one.budget.describe(), border_style=style, expand=False)
     if one.below_floor:
         text = (
-            "No network meets this budget: even the smallest one, "
-            f"one granule everywhere, takes {_latency(result.floor, 'probe')}"
+            "No network meets this budget: even the smallest one, one granule everywhere in "
+            f"{result.floor.candidate['precision']}, takes {_latency(result.floor, 'probe')}"
             f" ({format_size(result.floor.model['size_bytes'])}).\n"
             "Relax the budget, lower the granule (`--set granule=8`), or start from a smaller "
             "network."
@@ -95,7 +95,7 @@ def _headline(one: BudgetResult, result: SearchResult) -> Panel:
             text += "; some met the budget in the search, but none in a fresh final measurement"
         text += (
             ". The nearest took "
-            f"{_latency(nearest, phase)}"
+            f"{_latency(nearest, phase)} in {nearest.candidate['precision']}"
             + (f" with {_scored(nearest, 'validation')} on validation" if nearest.scores else "")
             + f"; the floor takes {_latency(result.floor, 'probe')}.\nGive it more `--time`, or "
             "relax the budget or what `--max-drop` and `--max-size` ask."
@@ -203,6 +203,7 @@ def _rows(metric: str) -> dict[str, Callable[[RunRecord], Cell]]:
         "MACs": lambda r: (format_count(r.model["macs"]), ""),
         "parameters": lambda r: (format_count(r.model["params"]), ""),
         "file": lambda r: (format_size(r.model["size_bytes"]), ""),
+        "precision": lambda r: (r.candidate["precision"], ""),
         "budget": lambda r: ("within" if r.feasible else "over", ""),
     }
 
@@ -220,7 +221,7 @@ def _print_setting(console: Console, one: BudgetResult, test_reads: int) -> None
     console.print(
         f"[dim]{figures['n_calls']} calls of each model in {figures['n_processes']} fresh "
         f"processes, {target['backend']} {target['backend_version']}, threads "
-        f"{target['threads']}, batch {target['batch']}, {record.candidate['precision']}, "
+        f"{target['threads']}, batch {target['batch']}, "
         f"{escape(str(machine['cpu_model']))} with {machine['cpu_count']} cores; test split of "
         f"{record.scores['test']['n']} samples read {format_times(test_reads)} by this study[/]"
     )
@@ -303,8 +304,8 @@ def _print_time(console: Console, settings: Settings, result: SearchResult) -> N
     )
     if settings.time_s is not None and result.elapsed_s > 1.1 * settings.time_s:
         console.print(
-            f"[dim]longer than the {format_wall(settings.time_s)} asked: the dense model, both "
-            "controls and the final measurement are always done[/]"
+            f"[dim]longer than the {format_wall(settings.time_s)} asked: the dense model, the "
+            "warm starts and the final measurement are always done[/]"
         )
     table = shlex.quote(str(settings.results / "leaderboard.csv"))
     console.print(f"[dim]harness leaderboard {escape(table)}[/]", soft_wrap=True)

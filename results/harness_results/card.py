@@ -48,8 +48,8 @@ at a {statistic} of {format_latency(latency[0])}
 ({format_latency(latency[1])} to {format_latency(latency[2])}),
 {ratio[0]:.1%} of the dense model's ({ratio[1]:.1%} to {ratio[2]:.1%}).
 
-| model | {statistic} | of dense | {metric_words(metric)} | MACs | parameters | size |
-|---|---|---|---|---|---|---|
+| model | {statistic} | of dense | {metric_words(metric)} | MACs | parameters | size | precision |
+|---|---|---|---|---|---|---|---|
 {rows}
 
 ## What it is
@@ -57,7 +57,7 @@ at a {statistic} of {format_latency(latency[0])}
 Task `{record.task["name"]}` (data SHA-256 `{record.task["data_sha256"][:16]}`, dense network
 `{record.task["model_sha256"][:16]}`); {_how(candidate)}.
 {_training(record)}
-Precision {candidate["precision"]}.
+{_precision(record)}
 
 | group | dense channels | kept | pruned |
 |---|---|---|---|
@@ -77,8 +77,8 @@ Fingerprint `{record.environment["fingerprint"]}`, model SHA-256 `{record.model[
 
 `model.onnx` takes a batch of {record.target["batch"]} at a time, as it was timed.
 `python run.py inputs.npy` runs it on any number of prepared samples, batch by batch.
-`weights.safetensors` with `pruning.json` rebuild the torch network:
-{_replay(record, results)} does that and checks that it gives the same outputs.
+`weights.safetensors` with `pruning.json` rebuild the torch network, in fp32:
+{_replay(record, results)} does that and checks that {_checked(record)}.
 """
 
 
@@ -130,6 +130,23 @@ def _training(record: RunRecord) -> str:
         f"Trained on {training['samples']} of {training['of']} samples{part}, "
         f"{training['epochs']} epochs."
     )
+
+
+def _precision(record: RunRecord) -> str:
+    precision = record.candidate["precision"]
+    if precision in ("fp32", "fp16"):
+        return f"Precision {precision}."
+    how = "at every call" if precision == "int8-dynamic" else "by training samples"
+    return (
+        f"Precision {precision}: 8-bit weights per channel, ranges of activations found {how}; "
+        "trained in fp32."
+    )
+
+
+def _checked(record: RunRecord) -> str:
+    if record.candidate["precision"] in ("fp32", "fp16"):
+        return "it gives the same outputs"
+    return "it is as far from the file, which rounds to integers, as it was"
 
 
 def _notes(record: RunRecord) -> str:
@@ -195,5 +212,5 @@ def _row(role: str, record: RunRecord) -> str:
         f"{format_latency(latency[2])}) | {ratio[0]:.1%} ({ratio[1]:.1%} to {ratio[2]:.1%}) | "
         f"{_score(record)} | "
         f"{format_count(record.model['macs'])} | {format_count(record.model['params'])} | "
-        f"{format_size(record.model['size_bytes'])} |"
+        f"{format_size(record.model['size_bytes'])} | {record.candidate['precision']} |"
     )

@@ -31,7 +31,7 @@ class RunRecord:
         study: Name of the study.
         kind: `"trial"`, `"final"`, `"rejected"` (missed the budget in its final) or `"floor"`.
         role: `"dense"`, `"uniform"`, `"global"`, `"sensitivity"`, `"searched"`, `"winner"`,
-            `"rejected"` or `"floor"`.
+            `"rejected"`, `"floor"`, or a precision's name: global pruning in it.
         index: The trial's number in its study; for a final, of the trial that it finishes.
         status: `"complete"`, `"over_budget"`, `"over_size"` or `"failed"`.
         reason: Why it is not complete.
@@ -45,14 +45,15 @@ class RunRecord:
             `source` (what the task was made from; empty where it was given as objects).
         target: Options of the target and the backend's version.
         budget: `text`, `kind`, `value`, `statistic`.
-        suggestion: Parameters as the sampler gave them; None for controls.
+        suggestion: Parameters as the sampler gave them; None for what it didn't.
         candidate: `widths`, `dense_widths`, `ratios` (realised), `criterion`, `temperature`,
             `kd_weight`, `precision`.
         pruning: Channels removed per group; None for the dense model.
         probes: Every architecture that was tried untrained on the way: `widths`, `share` of the
             dense model's latency, `within` the limits, `timed` (else the share is predicted).
         latency: Figures by phase: `probe` (before training), `retimed` (after), `final`; `dense`
-            is the dense model's beside the floor.
+            is the dense model's beside the floor, `whole` the dense network's in the floor's
+            precision.
         scores: By split (`validation`, `test`): `value` of the metric with its 95 % interval `lo`
             to `hi`, `loss`, `n`.
         parity: Largest relative error, samples whose class differs, samples compared.

@@ -1,4 +1,4 @@
-"""Before the first trial: the floor and the dense model, timed, and the teacher, trained."""
+"""Before the first trial: the dense network, trained, exported and judged."""
 
 from __future__ import annotations
 
@@ -7,19 +7,12 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from harness.budget import Decision
-from harness.candidate import Candidate
-from harness.compression.pruning.prune import last_channels, prune
+from harness.compression.quantisation.precision import FP32
 from harness.errors import ExportError
 from harness.models.saving import save_weights
-from harness.provenance import now_utc
 from harness.units import format_metric, format_metric_range, metric_words
-from harness_results.record import latency_figures, make_record
-from harness_search.latency_model import LatencyModel
 from harness_search.stopwatch import Stopwatch
 from harness_search.teacher import train_or_load
-from harness_search.tools import samples_of
-from harness_search.trial import common_fields, environment, search_fields
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -30,59 +23,14 @@ if TYPE_CHECKING:
     from harness_search.workbench import Workbench
 
 
-def measure_floor(bench: Workbench) -> RunRecord:
-    """Time the smallest network of the space against the dense one, both untrained; record it.
-
-    Sets the bench's dense latencies, floor share and latency model. The budget recorded is the
-    tightest one.
-    """
-    bench.progress.phase("timing the dense model and the floor (one granule everywhere)")
-    watch, widths, budget = Stopwatch(), bench.space.floor(), bench.settings.budgets[0]
-    history = last_channels(bench.graph, widths)
-    smallest = prune(bench.network, bench.graph, bench.example[:1], history)
-    model = bench.export(smallest, bench.model_path("floor.onnx"))
-    with watch.phase("timing"):
-        measured = bench.timed({"floor": model}, budget)
-    small_enough = _fits(bench, model.size_bytes)
-    within = budget.decide(measured["floor"].stats) is Decision.FEASIBLE and small_enough
-    record = make_record(
-        now_utc(),
-        **common_fields(bench, budget, Candidate(widths), model, None),
-        kind="floor", role="floor", index=None, status="complete", reason=None,
-        feasible=within, suggestion=None, pruning=history, probes=[],
-        latency={"probe": latency_figures(measured["floor"]),
-                 "dense": latency_figures(measured["dense"])},
-        scores={}, parity=None, training=None, flags=list(measured["floor"].flags),
-        environment=environment(bench, measured["floor"].environment),
-        timings_s=watch.report(), search=search_fields(bench, 0),
-    )  # fmt: skip
-    bench.folder.write(record, samples_of("probe", measured, "floor"))
-    return record
-
-
-def take_floor(bench: Workbench, record: RunRecord) -> None:
-    """Set what the floor's record says: dense latencies, floor share, latency model."""
-    dense = record.latency["dense"]
-    # A slow model is called too seldom for a p90, unless that is what the budget bounds.
-    bench.dense_s = {s: dense[f"{s}_s"][0] for s in ("p50", "p90") if dense[f"{s}_s"] is not None}
-    statistic = record.budget["statistic"]
-    bench.floor_share = record.latency["probe"][f"ratio_{statistic}"][0]
-    bench.latency_model = LatencyModel(bench.graph, bench.space.floor(), bench.floor_share)
-
-
-def floor_allows(record: RunRecord, budget: Budget) -> bool:
-    """Whether the floor is not clearly over a budget: its lower bound is within."""
-    kind = "ratio_{}" if budget.kind == "share" else "{}_s"
-    low: float = record.latency["probe"][kind.format(budget.statistic)][1]
-    return low <= budget.value
-
-
 def dense_suffices(bench: Workbench, record: RunRecord, budget: Budget) -> bool:
     """Whether the dense model itself is clearly within what is asked: nothing needs pruning.
 
     At the very edge a search is made all the same: the dense model's final might fall on the other
     side. Under `--max-drop` faster is better, so the dense model never suffices.
     """
+    if FP32.name not in bench.space.precisions:
+        return False
     if bench.settings.max_drop is not None or not _fits(bench, bench.dense.size_bytes):
         return False
     if budget.kind == "share":

@@ -23,11 +23,13 @@ from harness_results.trials import write_trials
 from harness_results.winner import write_winner
 from harness_search import baseline
 from harness_search.finals import run_finals
+from harness_search.floors import recorded_floors
 from harness_search.granule import find_granule
 from harness_search.identity import accept_setup, begun_with, check_identity, mark_remeasuring
 from harness_search.optuna_study import OptunaStudy, judged
 from harness_search.preflight import check_results_apart, notes, prunable_graph
-from harness_search.proposals import propose, warm_starts
+from harness_search.proposals import controls, propose, warm_starts
+from harness_search.reach import fastest, space_within, take_floors
 from harness_search.reduction import epochs_on_all
 from harness_search.remeasure import remeasure_study
 from harness_search.sensitivity_ladder import check_fits, seed_notes
@@ -79,7 +81,7 @@ class SearchResult:
 
     Attributes:
         folder: Where everything is.
-        floor: The floor's record.
+        floor: The fastest floor's record.
         trials: All trials.
         budgets: One result per budget.
         elapsed_s: Wall seconds, all sessions together.
@@ -169,7 +171,8 @@ def set_up(
         tools.backend, tools.facts, begun if isinstance(begun, int) else None, tools.lock, progress
     )
     target = replace(tools.target, granule=granule)
-    settings = replace(settings, target=target)
+    precisions = settings.precisions or tools.backend.precisions
+    settings = replace(settings, target=target, precisions=precisions)
     criteria = applicable_criteria(tools.network, graph)
     space = search_space(graph, granule, settings, criteria, task.objective.uses_temperature)
     if settings.sensitivity:
@@ -238,17 +241,16 @@ def _whole_sets(folder: StudyFolder) -> list[RunRecord]:
 
 
 def _run(bench: Workbench, records: list[RunRecord]) -> SearchResult:
-    floor = next((r for r in records if r.kind == "floor"), None)
-    if floor is None:
-        floor = baseline.measure_floor(bench)
-    baseline.take_floor(bench, floor)
-    settings = bench.settings
-    reachable = [b for b in settings.budgets if baseline.floor_allows(floor, b)]
-    if settings.max_size_bytes and floor.model["size_bytes"] > settings.max_size_bytes:
-        reachable = []
+    settings, trials = bench.settings, [record for record in records if record.kind == "trial"]
+    floors = take_floors(bench, recorded_floors(bench, records), trials)
+    for budget in settings.budgets:
+        space = space_within(bench, floors, budget, trials)
+        if space is not None:
+            bench.spaces[budget.text] = space
+    floor = fastest(floors)
+    reachable = [b for b in settings.budgets if b.text in bench.spaces]
     open_budgets = [b for b in reachable if not baseline.dense_suffices(bench, floor, b)]
     teacher_s = sum(baseline.prepare_teacher(bench).values()) if reachable else 0.0
-    trials = [record for record in records if record.kind == "trial"]
     if open_budgets:
         trials = _run_trials(bench, trials, open_budgets)
     results = [_finish(bench, b, records, trials, floor, reachable, open_budgets)
@@ -269,7 +271,7 @@ def _run_trials(
     studies = {
         b.text: OptunaStudy(
             bench.folder.database, f"{bench.folder.study}{'/' + b.text if several else ''}",
-            bench.space, bench.settings.seed,
+            bench.spaces[b.text], bench.settings.seed,
         )
         for b in budgets
     }  # fmt: skip
@@ -278,8 +280,9 @@ def _run_trials(
     for record in trials:
         for entry in record.probes:
             if entry["timed"]:
-                assert bench.latency_model is not None
-                bench.latency_model.add(entry["widths"], entry["share"])
+                model = bench.latency_models.get(record.candidate["precision"])
+                if model is not None:  # its trials may all have failed
+                    model.add(entry["widths"], entry["share"])
     write_trials(bench.folder, trials)
     done = {record.index for record in trials}
     while _affords_another(bench, trials, budgets):
@@ -297,11 +300,12 @@ def _run_trials(
 def _affords_another(
     bench: Workbench, trials: Sequence[RunRecord], budgets: Sequence[Budget]
 ) -> bool:
-    """Whether the limits leave room for one more trial and the finals; controls always run."""
+    """Whether the limits leave room for one more trial and the finals; warm starts always run."""
     settings = bench.settings
     if settings.trials is not None and len(trials) >= settings.trials:
         return False
-    if len(trials) < len(warm_starts(settings)) * len(budgets) or settings.time_s is None:
+    known = [warm_starts(settings, bench.spaces[b.text].precisions) for b in budgets]
+    if len(trials) < max(map(len, known)) * len(budgets) or settings.time_s is None:
         return True
     costs = [sum(r.timings_s.values()) for r in trials]
     needed = statistics.median(costs) + finals_cost_s(bench, len(budgets))
@@ -315,9 +319,9 @@ def _affords_another(
 def finals_cost_s(bench: Workbench, budgets: int) -> float:
     """Return what the final measurements will take, seconds: 7 processes of all models a budget.
 
-    These are dense, warm starts and winner. Before them each is started alone three times.
+    These are dense, controls and winner. Before them each is started alone three times.
     """
-    models = 2 + len(warm_starts(bench.settings))
+    models = 2 + len(controls(bench.settings))
     per_model = 0.25 + 30 * max(0.01, 3 * bench.dense_s["p50"])
     return budgets * (models * 3 * 0.4 + 7 * (0.6 + models * per_model))
 

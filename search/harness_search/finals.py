@@ -221,8 +221,9 @@ class _Final:
         if trial is not None:
             told = trial.candidate
             candidate = Candidate(
-                told["widths"], told["criterion"], told["temperature"], told["kd_weight"]
-            )
+                told["widths"], told["criterion"], told["temperature"], told["kd_weight"],
+                told["precision"],
+            )  # fmt: skip
         own = trial.model["weights"] if trial else "models/dense.safetensors"
         dense_s = self.measured["dense"].stats.latency(budget.statistic).value
         limit_s = budget.value if budget.kind == "time" else budget.value * dense_s

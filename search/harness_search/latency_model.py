@@ -1,4 +1,4 @@
-"""A latency model fitted as the search measures: it proposes, measurement decides.
+"""A latency model fitted as the search measures, one per precision: it proposes.
 
 Latency relative to the dense model is a fixed part plus a cost per layer in proportion to its
 multiply-accumulates. The prior gives every layer the same cost per MAC and takes the fixed part
@@ -34,21 +34,29 @@ class LatencyModel:
         graph: The prunable groups.
         floor: Widths of the smallest network.
         floor_share: Its measured latency, as a share of the dense model's.
+        dense_share: Latency of the dense network in the precision that is modelled, as a share of
+            the dense float32 model's; 1 for float32 itself.
     """
 
-    def __init__(self, graph: PruningGraph, floor: Mapping[str, int], floor_share: float) -> None:
+    def __init__(
+        self,
+        graph: PruningGraph,
+        floor: Mapping[str, int],
+        floor_share: float,
+        dense_share: float = 1.0,
+    ) -> None:
         self._graph = graph
         self._dense = graph.macs(graph.dense_widths())
         total = sum(self._dense.values())
         floor_macs = sum(graph.macs(floor).values()) / total
-        fixed = (floor_share - floor_macs) / (1 - floor_macs)
-        fixed = min(0.95, max(1e-3, fixed))
-        per_layer = [(1 - fixed) * macs / total for macs in self._dense.values()]
+        fixed = (floor_share - dense_share * floor_macs) / (1 - floor_macs)
+        fixed = min(0.95 * dense_share, max(1e-3 * dense_share, fixed))
+        per_layer = [(dense_share - fixed) * macs / total for macs in self._dense.values()]
         self._prior = np.array([fixed, *per_layer])
         self._costs = self._prior
         self._rows: list[NDArray[np.float64]] = []
         self._shares: list[float] = []
-        self.add(graph.dense_widths(), 1.0)
+        self.add(graph.dense_widths(), dense_share)
         self.add(floor, floor_share)
 
     def predict(self, widths: Mapping[str, int]) -> float:

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from harness_search.space import SearchSpace
 
 _STARTUP_TRIALS = 5
-"""Trials before the sampler models anything, the two controls among them."""
+"""Trials before the sampler models anything, the warm starts among them."""
 _INDEX = "index"
 
 
@@ -100,7 +100,9 @@ class OptunaStudy:
     def _add(self, record: RunRecord) -> None:
         state, value = _outcome(record)
         drawn = self._space.distributions()
-        params = dict(record.suggestion or self._space.params(record.candidate))
+        # A session may draw what an earlier one didn't: a precision that now pays.
+        known = {**self._space.params(record.candidate), **(record.suggestion or {})}
+        params = {name: known[name] for name in drawn}
         for name, distribution in drawn.items():
             if isinstance(distribution, CategoricalDistribution):
                 continue

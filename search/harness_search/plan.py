@@ -14,10 +14,14 @@ from harness.training import fit, torch_kept
 from harness_results.store import StudyFolder
 from harness_search import baseline
 from harness_search.engine import finals_cost_s, set_up
+from harness_search.floors import measure_floors
 from harness_search.ladder import highest_within, scaled_ladder
+from harness_search.reach import space_within, take_floors
 from harness_search.teacher import cached_teacher
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from harness.compression.pruning.dependency.graph import Group
     from harness.tasks.base import Task
     from harness_results.record import RunRecord
@@ -29,7 +33,9 @@ if TYPE_CHECKING:
 _STEPS = 6
 """Training steps that the estimate times, the first two left out."""
 _OVERHEAD_S = 1.0
-"""Pruning, exporting and scoring a candidate."""
+"""Pruning and scoring a candidate."""
+_PROBES = 2.5
+"""How often a candidate is exported and timed, trained or not: a typical number."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,10 +43,11 @@ class Plan:
     """What a search would do.
 
     Attributes:
-        floor: The floor's record, with the dense model's latency; not kept.
+        floors: The floor's record in every precision that could be timed, with the dense model's
+            latency; not kept.
         groups: All prunable groups.
-        space: Widths that each may take.
-        reachable: Per budget, whether the floor is not clearly over it, nor over `--max-size`.
+        space: Widths that each may take, and the precisions that are searched.
+        reachable: Per budget, whether some floor is not clearly over it, nor over `--max-size`.
         dense: Per budget, whether the dense model is within it, so that nothing is pruned.
         seconds: Estimated cost by phase.
         trials: Trials that `--time` affords; None where only `--trials` limits.
@@ -48,7 +55,7 @@ class Plan:
         notes: What a user should know of model and data.
     """
 
-    floor: RunRecord
+    floors: tuple[RunRecord, ...]
     groups: tuple[Group, ...]
     space: SearchSpace
     reachable: tuple[bool, ...]
@@ -61,7 +68,7 @@ class Plan:
 
 @torch_kept()
 def plan(settings: Settings, task: Task, progress: Progress) -> Plan:
-    """Measure the floor, estimate the phases, and leave nothing behind.
+    """Measure the floors, estimate the phases, and leave nothing behind.
 
     Raises:
         HarnessError: As `search`.
@@ -74,41 +81,42 @@ def plan(settings: Settings, task: Task, progress: Progress) -> Plan:
         bench = set_up(scratch, task, folder, progress, started)
         baseline.export_dense(bench, "untrained")
         setting_up = time.monotonic() - started
-        floor = baseline.measure_floor(bench)
-        baseline.take_floor(bench, floor)
+        measured = measure_floors(bench)
+        floors = take_floors(bench, measured, [])
         progress.phase("timing a few training steps")
-        seconds = _costs(bench, floor, setting_up)
+        timed = tuple(record for record in measured if record.status == "complete")
+        seconds = _costs(bench, timed, setting_up)
     fixed = sum(seconds[name] for name in ("setup", "floor", "teacher", "finals"))
     trials = None
     if settings.time_s is not None:
         trials = max(0, int((settings.time_s - fixed) / seconds["trial"]))
     if settings.trials is not None:
         trials = settings.trials if trials is None else min(trials, settings.trials)
-    limit = settings.max_size_bytes or floor.model["size_bytes"]
-    fits = floor.model["size_bytes"] <= limit
-    reachable = tuple(fits and baseline.floor_allows(floor, b) for b in settings.budgets)
-    dense = tuple(baseline.dense_suffices(bench, floor, b) for b in settings.budgets)
+    reachable = tuple(space_within(bench, floors, b, []) is not None for b in settings.budgets)
+    dense = tuple(baseline.dense_suffices(bench, floors[0], b) for b in settings.budgets)
     return Plan(
-        floor, bench.graph.groups, bench.space, reachable, dense, seconds, trials, settings,
+        timed, bench.graph.groups, bench.space, reachable, dense, seconds, trials, settings,
         bench.notes,
     )  # fmt: skip
 
 
-def _costs(bench: Workbench, floor: RunRecord, setting_up: float) -> dict[str, float]:
+def _costs(bench: Workbench, floors: Sequence[RunRecord], setting_up: float) -> dict[str, float]:
     recipe, n = bench.task.recipe, len(bench.task.data.train)
     per_sample = _seconds_per_sample(bench)
-    timing = floor.timings_s["timing"]
+    spent, models = floors[0].timings_s, 1 + sum(1 + ("whole" in r.latency) for r in floors)
+    timing = 2 * spent["timing"] / models  # of a candidate beside the dense network
+    export = spent["export"] / (models - 1)
     share = _typical_share(bench)
     part = bench.task.reduction.fraction
     training = recipe.trial_epochs * part * n * per_sample * share
     cached = not recipe.teacher_epochs or cached_teacher(bench).exists()
     return {
         "setup": setting_up,
-        "floor": timing,
+        "floor": sum(spent.values()),
         "teacher": 0.0 if cached else recipe.teacher_epochs * n * per_sample,
-        "trial": training + 2.5 * timing + _OVERHEAD_S,
+        "trial": training + _PROBES * (timing + export) + _OVERHEAD_S,
         "of it training": training,
-        "of it timing": 2.5 * timing,
+        "of it timing": _PROBES * timing,
         "finals": finals_cost_s(bench, len(bench.settings.budgets))
         + (training / part * len(bench.settings.budgets) if part < 1 else 0.0),
     }
@@ -132,10 +140,10 @@ def _seconds_per_sample(bench: Workbench) -> float:
 
 def _typical_share(bench: Workbench) -> float:
     """Return the arithmetic of a uniform candidate at the widest budget, relative to dense."""
-    assert bench.latency_model is not None
+    model = bench.latency_models[bench.space.precisions[0]]
     budget = bench.settings.budgets[-1]
     ladder = scaled_ladder(bench.space, dict.fromkeys(bench.space.dense, 1.0))
-    predicted = [bench.latency_model.predict(widths) for widths in ladder]
+    predicted = [model.predict(widths) for widths in ladder]
     limit = budget.as_share(bench.dense_s[budget.statistic])
     rung = highest_within(predicted, limit, 0, len(ladder) - 1) or 0
     dense = sum(bench.graph.macs(bench.space.dense).values())

@@ -1,4 +1,4 @@
-"""What to try next: the two obvious answers first, then what the sampler suggests."""
+"""What to try next: the obvious answers first, then what the sampler suggests."""
 
 from __future__ import annotations
 
@@ -27,9 +27,22 @@ _FASTER = 0.85
 """Under `--max-drop`: how much faster than the best so far the next trial aims to be."""
 
 
-def warm_starts(settings: Settings) -> tuple[str, ...]:
-    """Return the roles of the trials that come before the sampler's, under each budget."""
+def controls(settings: Settings) -> tuple[str, ...]:
+    """Return the roles of the trials that the final measures beside dense network and winner."""
     return (*CONTROLS, SENSITIVITY) if settings.sensitivity else CONTROLS
+
+
+def warm_starts(settings: Settings, precisions: Sequence[str]) -> tuple[str, ...]:
+    """Return the roles of the trials that come before the sampler's, under each budget.
+
+    After the controls it is global pruning in every further precision, named by it: where int8
+    alone nearly meets the budget, it keeps nearly all channels.
+
+    Args:
+        settings: What the user asked for.
+        precisions: Of the space; the controls are in the first one.
+    """
+    return (*controls(settings), *precisions[1:])
 
 
 def propose(
@@ -45,16 +58,23 @@ def propose(
     """
     turn, budget = index // len(budgets), budgets[index % len(budgets)]
     share = budget.as_share(bench.dense_s[budget.statistic])
-    known = warm_starts(bench.settings)
+    space = bench.spaces[budget.text]
+    known = warm_starts(bench.settings, space.precisions)
     if turn < len(known):
-        role, params = known[turn], bench.space.defaults()
+        role, params = known[turn], space.defaults()
         if role == SENSITIVITY:
             params["criterion"] = _criterion(bench)
+        if role in space.precisions:
+            params["precision"] = role
         return Proposal(index, role, budget, share, _ladder(bench, role), params, None), None
     trial, params = studies[budget.text].ask(index)
+    drawn = {name: params[name] for name in space.distributions() if name in params}
     ladder = scaled_ladder(bench.space, bench.space.densities(params))
-    aim = share if bench.settings.max_drop is None else _faster_aim(bench, records, budget, share)
-    return Proposal(index, "searched", budget, aim, ladder, params, params), trial
+    if bench.settings.max_drop is None:
+        return Proposal(index, "searched", budget, share, ladder, params, drawn), trial
+    floor_share = bench.floor_shares[params["precision"]]
+    aim, limit = _faster_aim(bench, records, budget, share, floor_share)
+    return Proposal(index, "searched", budget, aim, ladder, params, drawn, limit), trial
 
 
 def _ladder(bench: Workbench, role: str) -> Ladder:
@@ -75,19 +95,30 @@ def _criterion(bench: Workbench) -> str:
 
 
 def _faster_aim(
-    bench: Workbench, records: Sequence[RunRecord], budget: Budget, share: float
-) -> float:
-    """Return the share to aim at when the fastest network within a loss is wanted.
+    bench: Workbench,
+    records: Sequence[RunRecord],
+    budget: Budget,
+    share: float,
+    floor_share: float,
+) -> tuple[float, float | None]:
+    """Return the share to aim at when the fastest network within a loss is wanted, and the limit.
 
-    Below the fastest that is within it, but not below what has been seen to fail: halfway then.
+    The aim is below the fastest that is within the loss, but not below what has been seen to fail:
+    halfway then. The limit is that fastest one's share; None while there is none.
+
+    Args:
+        bench: The session.
+        records: All trials.
+        budget: What has to be met.
+        share: The budget as a share of the dense network's latency.
+        floor_share: The floor's, in the precision that is tried.
     """
     own = [r for r in records if r.budget["text"] == budget.text and r.status == "complete"]
     good = [_share(r) for r in own if is_within_drop(bench, r)]
     if not good:
-        return share
+        return share, None
     failed = max((_share(r) for r in own if _share(r) < min(good)), default=0.0)
-    floor_share = bench.floor_share
-    return max(floor_share, min(good) * _FASTER, (min(good) + failed) / 2)
+    return max(floor_share, min(good) * _FASTER, (min(good) + failed) / 2), min(good)
 
 
 def is_within_drop(bench: Workbench, record: RunRecord) -> bool:

@@ -6,6 +6,7 @@ import time
 from typing import TYPE_CHECKING
 
 from harness.compression.pruning.prune import prune
+from harness.compression.quantisation.precision import Precision
 from harness.errors import BackendError, ExportError, TaskError
 from harness.training import SoftTargets, fit
 
@@ -69,4 +70,5 @@ def _trained(bench: Workbench, trial: RunRecord) -> tuple[OnnxModel, float] | No
         )  # fmt: skip
     seconds = time.monotonic() - started
     with bench.lock.shared():
-        return bench.export(network, bench.model_path("on-all-samples.onnx")), seconds
+        path = bench.model_path("on-all-samples.onnx")
+        return bench.export(network, path, Precision(told["precision"])), seconds

@@ -7,34 +7,43 @@ from typing import TYPE_CHECKING, Any
 
 from harness.budget import Budget, Decision
 from harness.compression.pruning.prune import prune
+from harness.compression.quantisation.precision import PROBE_CALIBRATION, Precision
+from harness.errors import CandidateFailed, ExportError
 from harness.provenance import now_utc
 from harness_results.record import latency_figures, make_record
-from harness_search import baseline
 from harness_search.finals import trained_model
+from harness_search.floors import measure_floors
 from harness_search.tools import samples_of
 from harness_search.trial import environment, share_of_dense
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from harness.errors import HarnessError
     from harness_results.record import RunRecord
     from harness_search.workbench import Workbench
 
 
 def remeasure_study(bench: Workbench, records: Sequence[RunRecord]) -> list[RunRecord]:
-    """Time the floor and every trial's file on the present setup; return the new records.
+    """Time the floors and every trial's file on the present setup; return the new records.
 
-    Each trial keeps its number, training and scores and gets new latencies; its old record, and
-    the old floor and finals, move to `records/superseded/`, unchanged.
+    Each trial keeps its number and training and gets new latencies. What computes in integers is
+    scored again, too: another CPU may saturate where the old one didn't. Old records, those of the
+    floors and finals among them, move to `records/superseded/`, unchanged.
     """
     for record in _stale(records):
         bench.folder.supersede(record)
-    fresh = [baseline.measure_floor(bench)]
+    fresh = measure_floors(bench)
     for record in _latest_trials(records):
         if record.status == "failed":
             fresh.append(record)
             continue
-        fresh.append(_timed_again(bench, record))
+        try:
+            fresh.append(_timed_again(bench, record))
+        except (CandidateFailed, ExportError) as exc:
+            if isinstance(exc, CandidateFailed) and exc.subject == "dense":
+                raise
+            fresh.append(_failed(bench, record, exc))
         bench.folder.supersede(record)
     return fresh
 
@@ -56,7 +65,8 @@ def _timed_again(bench: Workbench, record: RunRecord) -> RunRecord:
         model = trained_model(bench, record)
     else:  # never trained: latency depends on the architecture alone, so build that again
         smaller = prune(bench.network, bench.graph, bench.example[:1], record.pruning or {})
-        model = bench.export(smaller, bench.model_path("probe.onnx"))
+        precision = Precision(record.candidate["precision"], PROBE_CALIBRATION)
+        model = bench.export(smaller, bench.model_path("probe.onnx"), precision)
     budget = Budget(**record.budget)
     measured = bench.timed({"candidate": model}, budget)
     within = budget.decide(measured["candidate"].stats) is Decision.FEASIBLE
@@ -74,7 +84,25 @@ def _timed_again(bench: Workbench, record: RunRecord) -> RunRecord:
         "versions": dict(bench.provenance["versions"]),
         "target": {**record.target, "backend_version": bench.facts["runtime_version"]},
     }  # fmt: skip
-    kept = {k: v for k, v in asdict(record).items() if k not in ("schema", "run_id", "date_utc")}
-    new = make_record(now_utc(), **{**kept, **changes})
+    if record.status == "complete" and record.candidate["precision"] not in ("fp32", "fp16"):
+        split = bench.task.data.validation
+        changes["scores"] = {"validation": asdict(bench.score(bench.outputs(model, split), split))}
+    new = _changed(record, changes)
     bench.folder.write(new, samples_of(phase, measured, "candidate"))
     return new
+
+
+def _failed(bench: Workbench, record: RunRecord, exc: HarnessError) -> RunRecord:
+    """Record that a trial can't be timed here."""
+    new = _changed(record, {
+        "status": "failed", "reason": f"{type(exc).__name__}: {exc}", "feasible": None,
+        "latency": {}, "probes": [],
+    })  # fmt: skip
+    bench.folder.write(new, {})
+    return new
+
+
+def _changed(record: RunRecord, changes: dict[str, Any]) -> RunRecord:
+    """Return a record of now with other values."""
+    kept = {k: v for k, v in asdict(record).items() if k not in ("schema", "run_id", "date_utc")}
+    return make_record(now_utc(), **{**kept, **changes})

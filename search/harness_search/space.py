@@ -1,4 +1,4 @@
-"""The search space: per-group pruning ratios, the distillation, the importance criterion."""
+"""The search space: per-group pruning ratios, distillation, importance criterion, precision."""
 
 from __future__ import annotations
 
@@ -33,12 +33,14 @@ class SearchSpace:
         allowed: Widths per group, ascending, the dense one last; one alone where it is fixed.
         criteria: Importance criteria that say something of this network; at least one.
         uses_temperature: Whether distillation has a temperature.
+        precisions: What an exported file may compute in; float32 first, where it is among them.
     """
 
     dense: Mapping[str, int]
     allowed: Mapping[str, tuple[int, ...]]
     criteria: tuple[str, ...]
     uses_temperature: bool
+    precisions: tuple[str, ...]
 
     def defaults(self) -> dict[str, Any]:
         """Return what the controls use: Hinton et al. (2015), and common practice."""
@@ -46,6 +48,7 @@ class SearchSpace:
             "criterion": self.criteria[0],
             "temperature": 4.0 if self.uses_temperature else None,
             "kd_weight": 0.7,
+            "precision": self.precisions[0],
         }
 
     def floor(self) -> dict[str, int]:
@@ -66,9 +69,15 @@ class SearchSpace:
         softening: dict[str, BaseDistribution] = (
             {"temperature": FloatDistribution(1.0, 16.0, log=True)} if self.uses_temperature else {}
         )
+        precision: dict[str, BaseDistribution] = (
+            {"precision": CategoricalDistribution(self.precisions)}
+            if len(self.precisions) > 1
+            else {}
+        )
         return {
             **ratios,
             **softening,
+            **precision,
             "kd_weight": FloatDistribution(0.0, 1.0),
             "criterion": CategoricalDistribution(self.criteria),
         }
@@ -76,12 +85,13 @@ class SearchSpace:
     def digest(self) -> str:
         """Return a hash of all that may be suggested."""
         drawn = {name: repr(value) for name, value in self.distributions().items()}
-        text = json.dumps([drawn, {k: list(v) for k, v in self.allowed.items()}])
+        allowed = {name: list(widths) for name, widths in self.allowed.items()}
+        text = json.dumps([drawn, allowed])
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     def suggest(self, trial: optuna.Trial) -> dict[str, Any]:
         """Draw one value per parameter from a trial's sampler."""
-        params: dict[str, Any] = {"temperature": None}
+        params: dict[str, Any] = {"temperature": None, "precision": self.precisions[0]}
         for name, drawn in self.distributions().items():
             if isinstance(drawn, FloatDistribution):
                 params[name] = trial.suggest_float(name, drawn.low, drawn.high, log=drawn.log)
@@ -115,7 +125,7 @@ def search_space(
     Args:
         graph: Its prunable groups.
         granule: Steps of the channel counts.
-        settings: `layers` and `exclude` fix groups at their dense width.
+        settings: `layers` and `exclude` fix groups at their dense width; `precisions`.
         criteria: Importance criteria that say something of this network.
         uses_temperature: Whether distillation has a temperature.
 
@@ -139,4 +149,4 @@ def search_space(
             "Nothing is left to prune: every group is excluded or no wider than the target's "
             f"granule of {granule} channels. Widen `--layers`, or lower it with `--set granule=N`."
         )
-    return SearchSpace(dense, allowed, criteria, uses_temperature)
+    return SearchSpace(dense, allowed, criteria, uses_temperature, settings.precisions)

@@ -111,14 +111,14 @@ class Tools:
         """
         source, whole = self.task.network, finished(network, self.task.network.finals)
         made = export_onnx(whole, self.example, path, source.input_name, source.output_names)
-        if precision == FP32 and not simplify:
+        if precision.name == FP32.name and not simplify:
             return made
         data = path.read_bytes()
         if simplify:
             data, counts = simplified(data)
             done = ", ".join(f"{count} {what}" for what, count in counts.items() if count)
             self.progress.note(f"taken out of the file: {done or 'nothing'}")
-        if precision != FP32:
+        if precision.name != FP32.name:
             data = self._converted(data, precision)
         write_atomic(path, data)
         return replace(made, sha256=hashlib.sha256(data).hexdigest(), size_bytes=len(data))

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from harness.budget import Budget, Decision
 from harness.candidate import Candidate, OnnxModel
 from harness.compression.pruning.prune import choose_channels, prune
+from harness.compression.quantisation.precision import PROBE_CALIBRATION, Precision
 from harness.errors import BackendError, ExportError, MeasurementError, TaskError
 from harness.manner import find_manner
 from harness.models.saving import save_weights
@@ -37,12 +38,13 @@ class Proposal:
 
     Attributes:
         index: The trial's number in its study.
-        role: `"uniform"`, `"global"`, `"sensitivity"` or `"searched"`.
+        role: `"uniform"`, `"global"`, `"sensitivity"`, a precision's name or `"searched"`.
         budget: What it has to meet.
         aim: Share of the dense latency to aim at, at most the budget's.
         ladder: The idea, at every size.
-        params: Criterion, temperature and distillation weight among them.
-        suggestion: The sampler's parameters; None for a control.
+        params: Criterion, temperature, distillation weight and precision among them.
+        suggestion: The sampler's parameters; None for a warm start.
+        limit: Share of the dense latency from which on it can't win; None for the budget alone.
     """
 
     index: int
@@ -52,6 +54,7 @@ class Proposal:
     ladder: Ladder
     params: Mapping[str, Any]
     suggestion: Mapping[str, Any] | None
+    limit: float | None = None
 
 
 def run_trial(bench: Workbench, proposal: Proposal) -> RunRecord:
@@ -64,7 +67,7 @@ def run_trial(bench: Workbench, proposal: Proposal) -> RunRecord:
     try:
         probe = life.fit_to_budget()
         if not probe.within:
-            return life.record(*_beyond_limits(bench, probe))
+            return life.record(*_beyond_limits(bench, probe, proposal.limit))
         student = life.distil(probe)
         exported = life.export(student)
         life.check_and_score(student, exported)
@@ -79,7 +82,7 @@ class _Life:
 
     def __init__(self, bench: Workbench, proposal: Proposal) -> None:
         self.bench, self.proposal, self.watch = bench, proposal, Stopwatch()
-        self.name = f"trial-{proposal.index:04d}"
+        self.name, self.precision = f"trial-{proposal.index:04d}", proposal.params["precision"]
         self.probes: list[Probe] = []
         self.widths: Widths = dict(proposal.ladder[0])
         self.history: dict[str, list[int]] = {}
@@ -95,8 +98,7 @@ class _Life:
     def fit_to_budget(self) -> Probe:
         """Choose widths by the latency model and by timing, before any training."""
         bench, proposal = self.bench, self.proposal
-        model = bench.latency_model
-        assert model is not None  # fitted when the floor was measured
+        model = bench.latency_models[self.precision]
 
         def measure(widths: Widths) -> Probe:
             probe = self._probe(widths)
@@ -110,7 +112,8 @@ class _Life:
             return proposal.aim * (1 - self._half_width() - model.error())
 
         def predict_share(widths: Widths) -> float:
-            return model.predict(widths) if bench.predicts_fit(widths) else math.inf
+            fits = bench.predicts_fit(widths, self.precision)
+            return model.predict(widths) if fits else math.inf
 
         chosen, _ = fit_to_budget(proposal.ladder, measure, predict_share, aim)
         self.widths, self.history, self.model = chosen.widths, chosen.history, chosen.model
@@ -151,7 +154,8 @@ class _Life:
         """Write the trained network as ONNX and its weights as safetensors."""
         with self.watch.phase("export"), self.bench.lock.shared():
             path = self.bench.model_path(self.name)
-            self.model = self.bench.export(student, path.with_suffix(".onnx"))
+            precision = Precision(self.precision)
+            self.model = self.bench.export(student, path.with_suffix(".onnx"), precision)
             self.weights = save_weights(student, path.with_suffix(".safetensors"))
         return self.model
 
@@ -161,7 +165,7 @@ class _Life:
         bench.progress.phase(f"trial {self.proposal.index}: scoring the exported file")
         with self.watch.phase("score"):
             got = bench.outputs(exported, split)
-            self.parity = bench.parity(student, got, split)
+            self.parity = bench.parity(student, got, split, Precision(self.precision))
             self.scores["validation"] = asdict(bench.score(got, split))
 
     def time_again(self, exported: OnnxModel) -> bool:
@@ -185,7 +189,7 @@ class _Life:
             flags = sorted({*flags, "parity_failed"})
         candidate = Candidate(
             self.widths, proposal.params["criterion"], proposal.params["temperature"],
-            proposal.params["kd_weight"],
+            proposal.params["kd_weight"], self.precision,
         )  # fmt: skip
         timings = self.watch.report()
         record = make_record(
@@ -206,18 +210,17 @@ class _Life:
         bench.progress.phase(f"trial {self.proposal.index}: timing untrained, before any training")
         smaller = self._pruned(widths)
         with self.watch.phase("export"), bench.lock.shared():
-            model = bench.export(smaller, bench.model_path("probe.onnx"))
+            precision = Precision(self.precision, PROBE_CALIBRATION)
+            model = bench.export(smaller, bench.model_path("probe.onnx"), precision)
         if not self._fits_size(model):
-            assert bench.latency_model is not None
-            return Probe(
-                widths, self.history, model, None, bench.latency_model.predict(widths), within=False
-            )
+            share = bench.latency_models[self.precision].predict(widths)
+            return Probe(widths, self.history, model, None, share, within=False)
         with self.watch.phase("timing"):
             measured = bench.timed({"candidate": model}, budget)
         stats = measured["candidate"].stats
         self.samples.update(samples_of(f"probe{len(self.probes)}", measured, "candidate"))
-        within = budget.decide(stats) is Decision.FEASIBLE
-        share = share_of_dense(measured, "candidate", budget)
+        share, limit = share_of_dense(measured, "candidate", budget), self.proposal.limit
+        within = budget.decide(stats) is Decision.FEASIBLE and (limit is None or share < limit)
         return Probe(widths, self.history, model, measured["candidate"], share, within)
 
     def _pruned(self, widths: Widths) -> nn.Module:
@@ -247,11 +250,14 @@ class _Life:
         self.bench.progress.advance(done, total)
 
 
-def _beyond_limits(bench: Workbench, probe: Probe) -> tuple[str, str, bool]:
+def _beyond_limits(bench: Workbench, probe: Probe, limit: float | None) -> tuple[str, str, bool]:
     if probe.measured is None:
-        limit = bench.settings.max_size_bytes
-        return "over_size", f"{probe.model.size_bytes} bytes, {limit} allowed", False
-    return "over_budget", f"{probe.share:.3f} of the dense latency before training", False
+        allowed = bench.settings.max_size_bytes
+        return "over_size", f"{probe.model.size_bytes} bytes, {allowed} allowed", False
+    reason = f"{probe.share:.3f} of the dense latency before training"
+    if limit is not None:
+        reason += f"; the fastest within the loss takes {limit:.3f}"
+    return "over_budget", reason, False
 
 
 def _probe_entry(probe: Probe) -> dict[str, Any]:

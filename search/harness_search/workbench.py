@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from harness.compression.pruning.importance import channel_scores, scoring_batches
+from harness.compression.quantisation.precision import WEIGHT_BYTES
 from harness_search.tools import Tools
 
 if TYPE_CHECKING:
@@ -31,12 +32,14 @@ class Workbench(Tools):
         folder: Where everything is written.
         graph: The dense network's prunable groups.
         space: What may be suggested.
+        spaces: The same by budget, for those in reach: without precisions that can't meet it.
         started: Monotonic time at which the session began.
         spent_s: Seconds that earlier sessions of the study took.
         notes: What a user should know of model and data.
-        latency_model: Fitted from the floor on.
+        latency_models: By precision, fitted from the floors on.
         dense_s: The dense model's latency by statistic, seconds.
-        floor_share: The floor's latency as a share of that.
+        floor_shares: By precision, the floor's latency as a share of that.
+        floor_bytes: By precision, the size of the floor's file.
         dense_parity: The dense network against its file, as in a record.
         dense_validation: The dense export's score on the validation split.
     """
@@ -48,20 +51,25 @@ class Workbench(Tools):
     started: float
     notes: tuple[str, ...]
     spent_s: float = 0.0
-    latency_model: LatencyModel | None = None
+    spaces: dict[str, SearchSpace] = field(default_factory=dict)
+    latency_models: dict[str, LatencyModel] = field(default_factory=dict)
     dense_s: dict[str, float] = field(default_factory=dict)
-    floor_share: float = 0.0
+    floor_shares: dict[str, float] = field(default_factory=dict)
+    floor_bytes: dict[str, int] = field(default_factory=dict)
     dense_validation: dict[str, Any] = field(default_factory=dict)
     dense_parity: dict[str, Any] = field(default_factory=dict)
     _scores: dict[str, Mapping[str, torch.Tensor]] = field(default_factory=dict)
 
-    def predicts_fit(self, widths: Mapping[str, int]) -> bool:
-        """Whether a network's file should be within `--max-size`, by its float32 weights."""
+    def predicts_fit(self, widths: Mapping[str, int], precision: str) -> bool:
+        """Whether a network's file should be within `--max-size`, by its weights.
+
+        They come on top of the floor's file; what channels take beside them is left out.
+        """
         limit = self.settings.max_size_bytes
         if limit is None:
             return True
-        removed = self.graph.params(self.space.dense) - self.graph.params(widths)
-        return self.dense.size_bytes - 4 * removed <= limit
+        more = self.graph.params(widths) - self.graph.params(self.space.floor())
+        return self.floor_bytes[precision] + WEIGHT_BYTES[precision] * more <= limit
 
     def elapsed_s(self) -> float:
         """Return wall seconds of the study so far, all sessions together."""

@@ -51,7 +51,7 @@ def test_of_a_table_what_differs_is_shown(folder: StudyFolder) -> None:
 
 @pytest.mark.parametrize(
     ("key", "words"),
-    [("space", "importance criteria, which may be others in another version"),
+    [("space", "importance criteria and the precisions, which may be others in another version"),
      ("sensitivity", "has gained or changed rows since is another one")],
 )  # fmt: skip
 def test_what_a_hash_stands_for_is_said(folder: StudyFolder, key: str, words: str) -> None:

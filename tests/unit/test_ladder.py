@@ -14,6 +14,7 @@ SPACE = SearchSpace(
     {"a": (16, 32, 48, 64), "b": (16, 32, 48, 64), "c": (32, 64, 96, 100), "fixed": (10,)},
     ("l2",),
     uses_temperature=True,
+    precisions=("fp32",),
 )
 
 

@@ -38,6 +38,15 @@ def test_it_begins_at_the_two_networks_that_were_measured(graph: PruningGraph) -
     assert model.error() == 0.01
 
 
+def test_in_another_precision_it_begins_at_the_two_networks_measured_in_it(
+    graph: PruningGraph,
+) -> None:
+    for dense, smallest in ((0.5, 0.15), (1.75, 0.4), (0.3, 0.31)):
+        model = LatencyModel(graph, floor(graph), smallest, dense)
+        assert model.predict(graph.dense_widths()) == pytest.approx(dense, rel=0.05)
+        assert model.predict(floor(graph)) == pytest.approx(smallest, rel=0.05)
+
+
 def test_a_wider_network_is_never_predicted_to_be_faster(graph: PruningGraph) -> None:
     rng = random.Random(0)
     model = LatencyModel(graph, floor(graph), 0.3)

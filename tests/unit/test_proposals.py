@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 SPACE = SearchSpace(
     {"conv1": 32, "conv2": 48}, {"conv1": (8, 16, 32), "conv2": (8, 24, 48)}, ("l2", "taylor"),
-    uses_temperature=True,
+    uses_temperature=True, precisions=("fp32",),
 )  # fmt: skip
 SCORES = {"conv1": torch.linspace(0.5, 1.5, 32), "conv2": torch.linspace(1.9, 0.1, 48)}
 SUGGESTED = {"ratio.conv1": 0.5, "ratio.conv2": 0.0, **SPACE.defaults(), "temperature": 2.0}
@@ -39,10 +39,15 @@ class Sampler:
         return ASKED, SUGGESTED
 
 
-def bench(budgets: tuple[Budget, ...], max_drop: float | None = None) -> Any:
+def bench(
+    budgets: tuple[Budget, ...],
+    max_drop: float | None = None,
+    precisions: tuple[str, ...] = ("fp32",),
+) -> Any:
     settings = Settings(Target("cpu", "onnxruntime"), budgets)
     return SimpleNamespace(
-        settings=replace(settings, max_drop=max_drop), space=SPACE, floor_share=0.1,
+        settings=replace(settings, max_drop=max_drop), floor_shares={"fp32": 0.1},
+        space=SPACE, spaces={b.text: replace(SPACE, precisions=precisions) for b in budgets},
         dense_validation={"value": 0.95}, dense_s={"p50": 0.020, "p90": 0.025},
         scores=lambda criterion: SCORES,
     )  # fmt: skip
@@ -77,10 +82,23 @@ def test_the_controls_are_uniform_and_global_pruning() -> None:
     assert made[1][0].ladder == ranked_ladder(SPACE, SCORES)
 
 
+def test_each_further_precision_begins_with_global_pruning_in_it() -> None:
+    budgets = parse_budgets("50%")
+    made, samplers = bench(budgets, precisions=("fp32", "int8")), {"50%": Sampler()}
+    found = [propose(made, i, [], samplers, budgets)[0] for i in range(4)]  # type: ignore[arg-type]
+    assert [one.role for one in found] == ["uniform", "global", "int8", "searched"]
+    assert [one.params["precision"] for one in found] == ["fp32", "fp32", "int8", "fp32"]
+    assert found[2].ladder == found[1].ladder
+    assert found[2].suggestion is None
+    assert samplers["50%"].asked == [3]
+
+
 def test_a_searched_proposal_is_what_the_sampler_suggested() -> None:
     proposal = proposals("50%", 3)[0][2][0]
     assert proposal.ladder == scaled_ladder(SPACE, {"conv1": 0.5, "conv2": 1.0})
-    assert proposal.params == proposal.suggestion == SUGGESTED
+    assert proposal.params == SUGGESTED
+    drawn = {name: SUGGESTED[name] for name in SPACE.distributions()}  # one precision: not drawn
+    assert proposal.suggestion == drawn
 
 
 def test_budgets_take_turns_and_each_has_its_controls() -> None:
@@ -128,6 +146,19 @@ def test_it_does_not_go_back_to_where_accuracy_was_lost(trial_record: MakeRecord
 def test_it_does_not_aim_below_the_floor(trial_record: MakeRecord) -> None:
     good = trial_record(0, value=0.94, ratio=(0.11, 0.10, 0.12))
     assert aims([good]) == pytest.approx(0.1)
+
+
+def test_what_is_slower_than_the_fastest_within_the_loss_cannot_win(
+    trial_record: MakeRecord,
+) -> None:
+    budgets = parse_budgets("50%")
+    samplers: Any = {"50%": Sampler()}
+    good = trial_record(0, value=0.94, ratio=(0.4, 0.39, 0.41))
+    limits = [
+        propose(bench(budgets, drop), 9, records, samplers, budgets)[0].limit
+        for drop, records in ((0.02, [good]), (0.02, []), (None, [good]))
+    ]
+    assert limits == [0.4, None, None]
 
 
 def test_other_budgets_and_untrained_trials_say_nothing_of_the_aim(

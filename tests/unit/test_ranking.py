@@ -4,11 +4,9 @@ from dataclasses import replace
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
-import pytest
-
 from harness.budget import Decision, parse_budget
 from harness.target import Target
-from harness_search.baseline import dense_suffices, floor_allows
+from harness_search.baseline import dense_suffices
 from harness_search.finals import ranked_candidates
 from harness_search.settings import Settings
 from harness_search.tools import derived_seed
@@ -89,17 +87,14 @@ def floor(lo: float, hi: float) -> Any:
     return SimpleNamespace(latency={"probe": triples, "dense": triples})
 
 
-@pytest.mark.parametrize("text", ["50%", "500ms"])
-def test_a_budget_is_hopeless_only_if_the_floor_is_clearly_over_it(text: str) -> None:
-    budget = parse_budget(text)
-    assert floor_allows(floor(0.4, 0.45), budget)
-    assert floor_allows(floor(0.49, 0.51), budget)
-    assert not floor_allows(floor(0.51, 0.55), budget)
-
-
-def asked(max_drop: float | None = None, max_size: int | None = None) -> Any:
+def asked(
+    max_drop: float | None = None,
+    max_size: int | None = None,
+    precisions: tuple[str, ...] = ("fp32", "int8"),
+) -> Any:
     settings = SimpleNamespace(max_drop=max_drop, max_size_bytes=max_size)
-    return SimpleNamespace(settings=settings, dense=SimpleNamespace(size_bytes=1000))
+    space = SimpleNamespace(precisions=precisions)
+    return SimpleNamespace(settings=settings, space=space, dense=SimpleNamespace(size_bytes=1000))
 
 
 def test_the_dense_model_meets_a_budget_only_if_it_surely_does() -> None:
@@ -115,6 +110,10 @@ def test_a_faster_or_smaller_network_is_looked_for_where_it_is_asked_for() -> No
     assert not dense_suffices(asked(max_drop=0.01), floor(0.4, 0.49), wide)
     assert not dense_suffices(asked(max_size=999), floor(0.4, 0.49), wide)
     assert dense_suffices(asked(max_size=1000), floor(0.4, 0.49), wide)
+
+
+def test_the_dense_network_is_no_answer_where_float32_is_not_asked_for() -> None:
+    assert not dense_suffices(asked(precisions=("int8",)), floor(0.4, 0.49), parse_budget("500ms"))
 
 
 def test_a_decision_has_three_values() -> None:

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 SPACE = SearchSpace(
     {"a": 40, "b": 12, "fixed": 8}, {"a": (8, 16, 24, 32, 40), "b": (8, 12), "fixed": (8,)},
-    ("l2",), uses_temperature=True,
+    ("l2",), uses_temperature=True, precisions=("fp32",),
 )  # fmt: skip
 
 

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 SPACE = SearchSpace(
     {"a": 40, "b": 40, "fixed": 8},
     {"a": (10, 20, 30, 40), "b": (10, 20, 30, 40), "fixed": (8,)}, ("l2",),
-    uses_temperature=True,
+    uses_temperature=True, precisions=("fp32",),
 )  # fmt: skip
 
 

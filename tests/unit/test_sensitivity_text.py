@@ -18,7 +18,8 @@ from harness_search.analysis import Analysis, SensitivityResult
 
 ROW = SensitivityRow(
     "group", "stages.0.blocks.1.conv1", 128, 64, 0.5, "l2", "accuracy", 500, 0.75, -0.1234,
-    -0.2345, -0.0123, 0.9, 0.4321, 0.002, 0.000567, 0.000456, 0.000678, params_saved=17088, macs_saved=11119808,
+    -0.2345, -0.0123, 0.9, 0.4321, 0.002, 0.000567, 0.000456, 0.000678,
+    params_saved=17088, macs_saved=11119808,
 )  # fmt: skip
 FIGURES = ("-12.34", "-23.45 to -1.23", "+0.432", "0.567", "0.456 to 0.678", "17.1 k", "11.1 M")
 

@@ -25,8 +25,10 @@ def space(
     exclude: tuple[str, ...] = (),
     criteria: tuple[str, ...] = CRITERIA,
     uses_temperature: bool = True,
+    precisions: tuple[str, ...] = ("fp32",),
 ) -> SearchSpace:
-    settings = Settings(Target("cpu", "onnxruntime"), (), layers=layers, exclude=exclude)
+    target = Target("cpu", "onnxruntime")
+    settings = Settings(target, (), layers=layers, exclude=exclude, precisions=precisions)
     return search_space(graph, granule, settings, criteria, uses_temperature)
 
 
@@ -74,8 +76,9 @@ def test_a_suggestion_has_every_parameter_and_keeps_some_of_every_group(
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
     for _ in range(20):
         params = searched.suggest(study.ask())
-        assert params.keys() == searched.distributions().keys()
+        assert params.keys() == searched.distributions().keys() | {"precision"}
         assert params["criterion"] in CRITERIA
+        assert params["precision"] == "fp32"
         densities = searched.densities(params)
         assert 16 / 32 <= densities["conv1"] <= 1
         assert 16 / 48 <= densities["conv2"] <= 1
@@ -107,9 +110,27 @@ def test_without_a_temperature_none_is_drawn_and_none_is_used(graph: PruningGrap
     assert squared.defaults()["temperature"] is None
     params = squared.suggest(optuna.create_study().ask())
     assert params["temperature"] is None
-    assert params.keys() == squared.distributions().keys() | {"temperature"}
+    assert params.keys() == squared.distributions().keys() | {"temperature", "precision"}
     told = squared.params({"widths": graph.dense_widths(), **squared.defaults()})
     assert told.keys() == squared.distributions().keys()
+
+
+def test_a_precision_is_drawn_where_there_are_several(graph: PruningGraph) -> None:
+    mixed = space(graph, 16, precisions=("fp32", "int8"))
+    drawn = mixed.distributions()["precision"]
+    assert isinstance(drawn, CategoricalDistribution)
+    assert drawn.choices == ("fp32", "int8")
+    assert mixed.defaults()["precision"] == "fp32"
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
+    assert {mixed.suggest(study.ask())["precision"] for _ in range(20)} == {"fp32", "int8"}
+    assert mixed.digest() != space(graph, 16).digest()
+
+
+def test_a_single_precision_is_everybodys(graph: PruningGraph) -> None:
+    pinned = space(graph, 16, precisions=("int8",))
+    assert "precision" not in pinned.distributions()
+    assert pinned.defaults()["precision"] == "int8"
+    assert pinned.suggest(optuna.create_study().ask())["precision"] == "int8"
 
 
 def test_only_criteria_that_say_something_are_drawn(graph: PruningGraph) -> None:

@@ -22,3 +22,7 @@ class Precision:
 
 
 FP32 = Precision()
+WEIGHT_BYTES = {FP32.name: 4, "int8": 1, "fp16": 2, "int8-dynamic": 1}
+"""What a weight takes in a file, by precision: all that there are."""
+PROBE_CALIBRATION = 32
+"""Calibration samples of an untrained network: how long a file takes doesn't depend on ranges."""
