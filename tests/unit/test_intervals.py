@@ -119,6 +119,15 @@ def test_intervals_cover_independent_values_as_often_as_they_say(n: int, trim: b
     assert 0.92 <= hits / 1000 <= 0.98
 
 
+@pytest.mark.parametrize("trim", [True, False])
+@pytest.mark.parametrize("n", [10, 12, 20])
+def test_no_interval_of_independent_values_is_wild(n: int, trim: bool) -> None:
+    rng = np.random.default_rng(6)
+    drawn = [log_interval(rng.normal(0.0, 0.1, n), 0.95, trim) for _ in range(1000)]
+    widths = sorted(math.log(one.hi / one.lo) for one in drawn)
+    assert widths[-1] < 5 * widths[500]
+
+
 def test_intervals_of_dependent_values_are_widened_so_that_they_still_cover() -> None:
     rng = np.random.default_rng(5)
     hits = naive = 0
