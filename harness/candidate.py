@@ -18,13 +18,14 @@ class Candidate:
     """One point of the search space, as it will be built.
 
     Attributes:
-        widths: Channels kept per prunable group.
+        widths: Channels kept per prunable group; 0 where a group went with its block.
         criterion: Importance criterion that decides which channels stay; None for a network that
             was not pruned and distilled by the search, as for the next two.
         temperature: Distillation temperature; above 0.
         kd_weight: Weight of the soft targets in the loss, 0 (labels only) to 1.
         precision: What the exported file computes in: `"fp32"`, `"int8"`, or another name of
             `harness.compression.quantisation.precision.WEIGHT_BYTES`.
+        blocks: Residual blocks that were left out, in the order in which they run.
     """
 
     widths: Mapping[str, int]
@@ -32,6 +33,7 @@ class Candidate:
     temperature: float | None = None
     kd_weight: float | None = None
     precision: str = "fp32"
+    blocks: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -44,6 +44,7 @@ class SearchOptions(TypedDict, total=False):
         max_size: Limit of the file, bytes or text.
         layers: Names of the only groups to prune.
         exclude: Names of groups to leave whole.
+        blocks: Names of the only residual blocks that may be left out; `"none"` for none.
         precision: What exported files may compute in: `"fp32"`, `"fp16"`, `"int8"`,
             `"int8-dynamic"`. Default: those that the target may gain from.
         sensitivity: A table of `harness sensitivity`: the third trial is what it suggests.
@@ -76,6 +77,7 @@ class SearchOptions(TypedDict, total=False):
     max_size: int | str | None
     layers: str | Sequence[str]
     exclude: str | Sequence[str]
+    blocks: str | Sequence[str] | None
     precision: str | Sequence[str]
     sensitivity: str | Path | None
     threads: int | str | None
@@ -104,6 +106,7 @@ _KINDS: dict[str, tuple[tuple[type, ...], str]] = {
     "threads": _NUMBER,
     "layers": ((str, list, tuple), "names"),
     "exclude": ((str, list, tuple), "names"),
+    "blocks": ((str, list, tuple), "names"),
     "precision": ((str, list, tuple), "names"),
     "sensitivity": ((str, Path), "a path"),
     "settings": ((list, tuple), "a list of 'key=value'"),
@@ -129,6 +132,10 @@ def check_names(options: Mapping[str, Any], known: Collection[str]) -> None:
         )
 
 
+def _none_named(key: str, value: Any) -> bool:
+    return key == "blocks" and isinstance(value, (list, tuple))
+
+
 def check_options(options: SearchOptions) -> dict[str, Any]:
     """Check names and kinds of options; return those that are given.
 
@@ -136,7 +143,10 @@ def check_options(options: SearchOptions) -> dict[str, Any]:
         ConfigError: If an option is unknown, or of the wrong kind.
     """
     check_names(options, SearchOptions.__annotations__)
-    given: dict[str, Any] = {k: v for k, v in options.items() if v not in (None, (), [], {})}
+    given: dict[str, Any] = {
+        # No names are as if nothing was given, but no block may go where none is named.
+        k: v for k, v in options.items() if v not in (None, (), [], {}) or _none_named(k, v)
+    }  # fmt: skip
     for key, value in given.items():
         kinds, words = _KINDS.get(key, ((str,), "text"))
         if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):

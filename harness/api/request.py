@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 _SEARCHING = (
     "budget", "trials", "time", "study", "statistic", "max_drop", "max_size", "layers", "exclude",
-    "precision", "sensitivity", "remeasure",
+    "blocks", "precision", "sensitivity", "remeasure",
 )  # fmt: skip
 """Options that say how to search."""
 
@@ -175,6 +175,7 @@ def _settings(given: Mapping[str, Any]) -> Settings:
         seed=parse_count(str(given.get("seed", 0)), "--seed", least=0),
         max_size_bytes=None if size is None else int(size),
         layers=_names(given.get("layers", ())), exclude=_names(given.get("exclude", ())),
+        blocks=_blocks(given.get("blocks")),
         precisions=_precisions(given.get("precision", ())),
         sensitivity=read_analysis(given.get("sensitivity")),
         results=Path(given.get("results", "results")),
@@ -193,6 +194,19 @@ def _above_zero(value: float, option: str) -> float:
 def _names(names: str | Sequence[str]) -> tuple[str, ...]:
     parts = names.split(",") if isinstance(names, str) else names
     return tuple(name.strip() for name in parts if name.strip())
+
+
+def _blocks(names: str | Sequence[str] | None) -> tuple[str, ...] | None:
+    """Return the blocks that may be left out; None for all that there are."""
+    if names is None:
+        return None
+    given = _names(names)
+    if (isinstance(names, str) and not given) or ("none" in given and len(given) > 1):
+        raise ConfigError(
+            "`--blocks` must name residual blocks, such as 'a,b', or be 'none' alone. Received: "
+            f"{names!r}."
+        )
+    return () if given == ("none",) else given
 
 
 def _precisions(names: str | Sequence[str]) -> tuple[str, ...]:

@@ -29,9 +29,11 @@ def print_plan(console: Console, plan: Plan) -> None:
         word = "[green]the dense model meets it: pruning isn't needed[/]" if dense else word
         console.print(f"budget {budget.describe()}: {word}")
     console.print(_groups_table(plan))
+    if plan.space.blocks:
+        console.print(f"blocks that may be left out: {escape(', '.join(plan.space.blocks))}")
     console.print(_cost_table(plan))
     if plan.trials is not None:
-        roles = warm_starts(settings, plan.space.precisions)
+        roles = warm_starts(settings, plan.space)
         limits = [f"--time {format_wall(settings.time_s)}"] if settings.time_s else []
         limits += [f"--trials {settings.trials}"] if settings.trials else []
         console.print(
@@ -42,7 +44,9 @@ def print_plan(console: Console, plan: Plan) -> None:
 
 def _starts(roles: Sequence[str], precisions: Sequence[str]) -> str:
     """Return what the warm starts are, in words."""
-    texts = [f"global in {role}" if role in precisions else role for role in roles]
+    words = {precision: f"global in {precision}" for precision in precisions}
+    words["depth"] = "global without some blocks"
+    texts = [words.get(role, role) for role in roles]
     return f"{', '.join(texts[:-1])} and {texts[-1]} pruning"
 
 
@@ -56,8 +60,7 @@ def _latency_table(plan: Plan) -> Table:
         precision = floor.candidate["precision"]
         if "whole" in floor.latency:
             rows.append((f"dense in {precision}", "whole", floor))
-        text = f" in {precision}" if len(plan.floors) > 1 else ""
-        rows.append((f"floor, one granule everywhere{text}", "probe", floor))
+        rows.append((f"smallest network in {precision}", "probe", floor))
     for name, phase, record in rows:
         figures = record.latency[phase]
         value, low, high = figures[f"{statistic}_s"]

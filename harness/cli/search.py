@@ -109,6 +109,13 @@ MaxDrop = Annotated[
 MaxSize = Annotated[Text, typer.Option("--max-size", help="Limit of the file, such as 2MB.")]
 Layers = Annotated[Text, typer.Option("--layers", help="Prune only these groups: a,b.")]
 Exclude = Annotated[Text, typer.Option("--exclude", help="Leave these groups whole: a,b.")]
+Blocks = Annotated[
+    Text,
+    typer.Option(
+        "--blocks", metavar="NAMES", help="Residual blocks that may be left out: a,b; or none.",
+        show_default="all that can be",
+    ),
+]  # fmt: skip
 Precisions = Annotated[
     Text,
     typer.Option(
@@ -169,6 +176,7 @@ def search(
     max_size: MaxSize = None,
     layers: Layers = None,
     exclude: Exclude = None,
+    blocks: Blocks = None,
     precision: Precisions = None,
     sensitivity: Sensitivity = None,
     threads: Threads = None,
@@ -188,7 +196,8 @@ def search(
         "train_fraction": train_fraction, "coreset": coreset, "trials": trials, "time": time,
         "study": study, "statistic": statistic, "max_drop": max_drop, "max_size": max_size,
         "layers": layers or (), "exclude": exclude or (),
-        "precision": precision or (), "sensitivity": sensitivity, "threads": threads,
+        "blocks": blocks, "precision": precision or (),
+        "sensitivity": sensitivity, "threads": threads,
         "settings": settings or (), "remeasure": remeasure,
     }  # fmt: skip
     if trained:  # left out, a task file decides

@@ -50,6 +50,8 @@ def print_summary(console: Console, result: SearchResult) -> None:
         if one.winner is not None:
             if not one.dense_wins:
                 console.print(_widths(one))
+                if one.winner.candidate["blocks"]:
+                    console.print(f"left out: {escape(', '.join(one.winner.candidate['blocks']))}")
             several = len(settings.budgets) > 1
             where = winner_folder(result.folder, one.budget.text, several)
             console.print(
@@ -78,7 +80,7 @@ def _headline(one: BudgetResult, result: SearchResult) -> Panel:
         return Panel(text, title=one.budget.describe(), border_style=style, expand=False)
     if one.below_floor:
         text = (
-            "No network meets this budget: even the smallest one, one granule everywhere in "
+            "No network meets this budget: even the smallest one, in "
             f"{result.floor.candidate['precision']}, takes {_latency(result.floor, 'probe')}"
             f" ({format_size(result.floor.model['size_bytes'])}).\n"
             "Relax the budget, lower the granule (`--set granule=8`), or start from a smaller "
@@ -204,6 +206,7 @@ def _rows(metric: str) -> dict[str, Callable[[RunRecord], Cell]]:
         "parameters": lambda r: (format_count(r.model["params"]), ""),
         "file": lambda r: (format_size(r.model["size_bytes"]), ""),
         "precision": lambda r: (r.candidate["precision"], ""),
+        "blocks out": lambda r: (f"{len(r.candidate['blocks'])}", ""),
         "budget": lambda r: ("within" if r.feasible else "over", ""),
     }
 

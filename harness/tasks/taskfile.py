@@ -21,8 +21,8 @@ _TASK: dict[str, tuple[type, ...]] = {
 _SEARCH: dict[str, tuple[type, ...]] = {
     "target": _TEXT, "budget": _TEXT, "trials": _NUMBER, "time": _TEXT, "seed": _NUMBER,
     "study": _TEXT, "statistic": _TEXT, "max_drop": _TEXT, "max_size": _TEXT,
-    "layers": (str, list), "exclude": (str, list), "precision": (str, list), "threads": _NUMBER,
-    "settings": (list,), "results": _TEXT,
+    "layers": (str, list), "exclude": (str, list), "blocks": (str, list), "precision": (str, list),
+    "threads": _NUMBER, "settings": (list,), "results": _TEXT,
 }  # fmt: skip
 _WORDS = {str: "text", bool: "true or false", dict: "a table", list: "a list", int: "a number"}
 
@@ -139,6 +139,7 @@ budget = "50%"
 # trials = 40
 # max_drop = "1pt"
 # max_size = "2MB"
+# blocks = "none"                     # residual blocks that may be left out; else all
 # precision = "fp32,int8"             # what files may compute in; also fp16, int8-dynamic
 # results = "results"
 """

@@ -59,7 +59,7 @@ Task `{record.task["name"]}` (data SHA-256 `{record.task["data_sha256"][:16]}`, 
 {_training(record)}
 {_precision(record)}
 
-| group | dense channels | kept | pruned |
+{_blocks(candidate)}| group | dense channels | kept | pruned |
 |---|---|---|---|
 {widths}{_notes(record)}
 
@@ -130,6 +130,12 @@ def _training(record: RunRecord) -> str:
         f"Trained on {training['samples']} of {training['of']} samples{part}, "
         f"{training['epochs']} epochs."
     )
+
+
+def _blocks(candidate: dict[str, Any]) -> str:
+    if not candidate["blocks"]:
+        return ""
+    return f"Residual blocks left out: {', '.join(candidate['blocks'])}.\n\n"
 
 
 def _precision(record: RunRecord) -> str:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from harness.measurement.types import Estimate, Measurement, Spread
 
-SCHEMA = 3
+SCHEMA = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +31,8 @@ class RunRecord:
         study: Name of the study.
         kind: `"trial"`, `"final"`, `"rejected"` (missed the budget in its final) or `"floor"`.
         role: `"dense"`, `"uniform"`, `"global"`, `"sensitivity"`, `"searched"`, `"winner"`,
-            `"rejected"`, `"floor"`, or a precision's name: global pruning in it.
+            `"rejected"`, `"floor"`, `"depth"` (global pruning without some blocks), or a
+            precision's name: global pruning in it.
         index: The trial's number in its study; for a final, of the trial that it finishes.
         status: `"complete"`, `"over_budget"`, `"over_size"` or `"failed"`.
         reason: Why it is not complete.
@@ -46,8 +47,9 @@ class RunRecord:
         target: Options of the target and the backend's version.
         budget: `text`, `kind`, `value`, `statistic`.
         suggestion: Parameters as the sampler gave them; None for what it didn't.
-        candidate: `widths`, `dense_widths`, `ratios` (realised), `criterion`, `temperature`,
-            `kd_weight`, `precision`.
+        candidate: `widths` (0 where a group went with its block), `dense_widths`, `ratios`
+            (realised), `criterion`, `temperature`, `kd_weight`, `precision`, `blocks` (those that
+            were left out).
         pruning: Channels removed per group; None for the dense model.
         probes: Every architecture that was tried untrained on the way: `widths`, `share` of the
             dense model's latency, `within` the limits, `timed` (else the share is predicted).

@@ -17,7 +17,7 @@ COLUMNS = (
     "trial", "run_id", "role", "status", "reason", "feasible", "budget", "statistic", "latency_ms",
     "latency_lo_ms", "latency_hi_ms", "ratio_ref", "ratio_lo", "ratio_hi", "val_acc", "val_loss",
     "parity_err", "macs", "params", "size_bytes", "criterion", "temperature", "kd_weight",
-    "precision", "seconds", "flags", "date_utc",
+    "precision", "blocks", "seconds", "flags", "date_utc",
 )  # fmt: skip
 """After these come `width.GROUP` and `ratio.GROUP`, realised, for every prunable group."""
 
@@ -61,6 +61,7 @@ def _row(record: RunRecord) -> dict[str, Any]:
         "temperature": record.candidate["temperature"],
         "kd_weight": record.candidate["kd_weight"],
         "precision": record.candidate["precision"],
+        "blocks": " ".join(record.candidate["blocks"]),
         "seconds": sum(record.timings_s.values()),
         "flags": " ".join(record.flags),
         "date_utc": record.date_utc,

@@ -101,9 +101,10 @@ def _fill(part: Path, folder: StudyFolder, record: RunRecord, finals: dict[str, 
 
 
 def pruning_history(record: RunRecord) -> dict[str, Any]:
-    """Return what turns the dense network into this one: per group, the channels removed."""
+    """Return what turns the dense network into this one: blocks, then channels per group."""
     return {
         "task": record.task["name"],
+        "removed_blocks": record.candidate["blocks"],
         "removed_channels": record.pruning or {},
         "widths": record.candidate["widths"],
         "dense_widths": record.candidate["dense_widths"],

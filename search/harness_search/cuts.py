@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from harness.compression.depth.blocks import drop_blocks, residual_blocks
+from harness.compression.depth.blocks import asked_blocks, drop_blocks, residual_blocks
 from harness.compression.pruning.allocation import nearest_widths
 from harness.compression.pruning.prune import choose_channels, prune
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Sequence
 
     from torch import nn
 
@@ -90,16 +90,21 @@ def group_cuts(space: SearchSpace, ratios: Sequence[float]) -> list[Cut]:
     return cuts
 
 
-def block_cuts(bench: Workbench) -> list[Cut]:
-    """Return each residual block as a cut, in the order in which they run.
+def block_cuts(bench: Workbench, blocks: Collection[str] | None) -> list[Cut]:
+    """Return residual blocks as cuts, each alone, in the order in which they run.
 
-    There are none where only some groups were asked for (`layers`).
+    There are none where only some groups were asked for (`layers`), unless they are named.
+
+    Args:
+        bench: The session.
+        blocks: Those asked for; None for all that there are.
 
     Raises:
+        ConfigError: If a block is named that there is not.
         TaskError: If the network can't be run.
     """
-    if bench.settings.layers:
+    if blocks == () or (bench.settings.layers and blocks is None):
         return []
     with bench.lock.shared():
-        found = residual_blocks(bench.network, bench.example[:1])
-    return [Cut("block", block.name, None, None, middle=True) for block in found]
+        found = asked_blocks(residual_blocks(bench.network, bench.example[:1]), blocks)
+    return [Cut("block", name, None, None, middle=True) for name in found]

@@ -22,6 +22,7 @@ from harness_results.store import StudyFolder, all_records, check_writable, fina
 from harness_results.trials import write_trials
 from harness_results.winner import write_winner
 from harness_search import baseline
+from harness_search.bases import smallest_base
 from harness_search.finals import run_finals
 from harness_search.floors import recorded_floors
 from harness_search.granule import find_granule
@@ -177,12 +178,18 @@ def set_up(
     space = search_space(graph, granule, settings, criteria, task.objective.uses_temperature)
     if settings.sensitivity:
         check_fits(settings.sensitivity, space)
+    with tools.lock.shared():
+        example = tools.example[:1]
+        smallest, whole = smallest_base(tools.network, graph, example, space, settings)
+        fewer = applicable_criteria(smallest.network(tools.network), smallest.graph)
+    criteria = tuple(name for name in criteria if name in fewer)
+    space = replace(space, blocks=smallest.blocks, criteria=criteria)
     seeded = seed_notes(settings.sensitivity, space, tools.provenance["fingerprint"])
     shared = {one.name: getattr(tools, one.name) for one in fields(Tools) if one.init}
     return Workbench(
         **{**shared, "target": target}, settings=settings, folder=folder, graph=graph, space=space,
-        started=started,
-        notes=(*notes(task, graph, tools.network), *seeded),
+        started=started, bases={smallest.blocks: smallest},
+        notes=(*notes(task, graph, tools.network), *whole, *seeded),
     )  # fmt: skip
 
 
@@ -282,7 +289,8 @@ def _run_trials(
             if entry["timed"]:
                 model = bench.latency_models.get(record.candidate["precision"])
                 if model is not None:  # its trials may all have failed
-                    model.add(entry["widths"], entry["share"])
+                    graph = bench.base(record.candidate["blocks"]).graph
+                    model.add(graph.macs(entry["widths"]), entry["share"])
     write_trials(bench.folder, trials)
     done = {record.index for record in trials}
     while _affords_another(bench, trials, budgets):
@@ -304,7 +312,7 @@ def _affords_another(
     settings = bench.settings
     if settings.trials is not None and len(trials) >= settings.trials:
         return False
-    known = [warm_starts(settings, bench.spaces[b.text].precisions) for b in budgets]
+    known = [warm_starts(settings, bench.spaces[b.text]) for b in budgets]
     if len(trials) < max(map(len, known)) * len(budgets) or settings.time_s is None:
         return True
     costs = [sum(r.timings_s.values()) for r in trials]

@@ -222,7 +222,7 @@ class _Final:
             told = trial.candidate
             candidate = Candidate(
                 told["widths"], told["criterion"], told["temperature"], told["kd_weight"],
-                told["precision"],
+                told["precision"], tuple(told["blocks"]),
             )  # fmt: skip
         own = trial.model["weights"] if trial else "models/dense.safetensors"
         dense_s = self.measured["dense"].stats.latency(budget.statistic).value

@@ -1,4 +1,7 @@
-"""The smallest network of the space, timed in every precision beside the dense one, untrained."""
+"""The smallest network of the space, timed in every precision beside the dense one, untrained.
+
+It lacks all blocks that may be left out, and has one granule of channels everywhere.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from harness.budget import Decision
 from harness.candidate import Candidate
-from harness.compression.pruning.prune import last_channels, prune
+from harness.compression.pruning.prune import last_channels
 from harness.compression.quantisation.precision import FP32, PROBE_CALIBRATION, Precision
 from harness.errors import CandidateFailed, ExportError
 from harness.provenance import now_utc
@@ -45,10 +48,11 @@ def measure_floors(bench: Workbench) -> list[RunRecord]:
         ExportError: If it can be exported in none, or not in float32 where that is asked for.
         CandidateFailed: If the runtime fails on the dense float32 network, or on its floor.
     """
-    bench.progress.phase("timing the dense model and the floor (one granule everywhere)")
+    bench.progress.phase("timing the dense model and the floor, the smallest network")
     watch = Stopwatch()
     failed: dict[str, str] = {}
-    history = last_channels(bench.graph, bench.space.floor())
+    base = bench.base(bench.space.blocks)
+    history = last_channels(base.graph, base.space.floor())
     with watch.phase("export"):
         files = _exported(bench, history, failed)
     with watch.phase("timing"):
@@ -66,7 +70,8 @@ def _exported(
     bench: Workbench, history: dict[str, list[int]], failed: dict[str, str]
 ) -> dict[str, _Files]:
     """Return the files by precision; what can't be exported goes into `failed`."""
-    smallest = prune(bench.network, bench.graph, bench.example[:1], history)
+    base = bench.base(bench.space.blocks)
+    smallest = base.pruned(bench.network, bench.example[:1], history)
     files: dict[str, _Files] = {}
     for name in bench.space.precisions:
         precision, dense = Precision(name, PROBE_CALIBRATION), None
@@ -144,7 +149,9 @@ def _record(
     history: dict[str, list[int]],
     **fields: Any,
 ) -> RunRecord:
-    candidate = Candidate(bench.space.floor(), precision=name)
+    base = bench.base(bench.space.blocks)
+    widths = base.widths(base.space.floor(), bench.space.dense)
+    candidate = Candidate(widths, precision=name, blocks=base.blocks)
     return make_record(
         now_utc(), **common_fields(bench, bench.settings.budgets[0], candidate, model, None),
         kind="floor", role="floor", index=None, suggestion=None, pruning=history, probes=[],

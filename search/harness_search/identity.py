@@ -21,9 +21,9 @@ _CAUSES = {
     "makes it another one.",
     "sensitivity": " These are hashes of the table's rows: one that has gained or changed rows "
     "since is another one.",
-    "space": " These are hashes of all that may be suggested: the groups, their widths, what is "
-    "tuned of the distillation, the importance criteria and the precisions, which may be others in "
-    "another version of `harness`.",
+    "space": " These are hashes of all that may be suggested: the groups, their widths, the "
+    "residual blocks, what is tuned of the distillation, the importance criteria and the "
+    "precisions, which may be others in another version of `harness`.",
     "precisions": " Give the same `--precision`; a study of a version that had none can't be gone "
     "on with: begin another one (`--study NAME`).",
 }

@@ -1,9 +1,10 @@
 """A latency model fitted as the search measures, one per precision: it proposes.
 
-Latency relative to the dense model is a fixed part plus a cost per layer in proportion to its
-multiply-accumulates. The prior gives every layer the same cost per MAC and takes the fixed part
-from the floor; every measured network then corrects layer costs, by regularised non-negative
-least squares. It holds for widths on the target's granule; between granules latency has cliffs.
+Latency relative to the dense model is a fixed part, plus a part for each residual block that is
+there, plus a cost per layer in proportion to its multiply-accumulates. The prior gives every layer
+the same cost per MAC, takes what isn't spent on those from the floor, and spreads it evenly over
+layers; every measured network then corrects all costs, by regularised non-negative least squares.
+It holds for widths on the target's granule; between granules latency has cliffs.
 """
 
 from __future__ import annotations
@@ -14,11 +15,9 @@ import numpy as np
 from scipy.optimize import lsq_linear
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from numpy.typing import NDArray
-
-    from harness.compression.pruning.dependency.graph import PruningGraph
 
 _MEASUREMENT_ERROR = 0.02
 """Relative; how far a single measurement is trusted."""
@@ -31,8 +30,9 @@ class LatencyModel:
     """Predicts latency as a share of the dense model's.
 
     Args:
-        graph: The prunable groups.
-        floor: Widths of the smallest network.
+        dense: Multiply-accumulates per layer of the dense network.
+        blocks: Layers in each residual block that may be left out.
+        floor: Multiply-accumulates per layer of the smallest network.
         floor_share: Its measured latency, as a share of the dense model's.
         dense_share: Latency of the dense network in the precision that is modelled, as a share of
             the dense float32 model's; 1 for float32 itself.
@@ -40,32 +40,39 @@ class LatencyModel:
 
     def __init__(
         self,
-        graph: PruningGraph,
-        floor: Mapping[str, int],
+        dense: Mapping[str, float],
+        blocks: Mapping[str, Sequence[str]],
+        floor: Mapping[str, float],
         floor_share: float,
         dense_share: float = 1.0,
     ) -> None:
-        self._graph = graph
-        self._dense = graph.macs(graph.dense_widths())
-        total = sum(self._dense.values())
-        floor_macs = sum(graph.macs(floor).values()) / total
-        fixed = (floor_share - dense_share * floor_macs) / (1 - floor_macs)
-        fixed = min(0.95 * dense_share, max(1e-3 * dense_share, fixed))
-        per_layer = [(dense_share - fixed) * macs / total for macs in self._dense.values()]
-        self._prior = np.array([fixed, *per_layer])
+        self._dense, self._blocks = dense, blocks
+        total = sum(dense.values())
+        floor_macs = sum(floor.values()) / total
+        # The same for every layer that is there, however narrow.
+        there = len(floor) / len(dense)
+        constant = (floor_share - dense_share * floor_macs) / max(1e-3, there - floor_macs)
+        constant = min(0.95 * dense_share, max(1e-3 * dense_share, constant))
+        per_block = [constant * len(layers) / len(dense) for layers in blocks.values()]
+        per_layer = [(dense_share - constant) * macs / total for macs in dense.values()]
+        self._prior = np.array([constant - sum(per_block), *per_block, *per_layer])
         self._costs = self._prior
         self._rows: list[NDArray[np.float64]] = []
         self._shares: list[float] = []
-        self.add(graph.dense_widths(), dense_share)
+        self.add(dense, dense_share)
         self.add(floor, floor_share)
 
-    def predict(self, widths: Mapping[str, int]) -> float:
-        """Return the latency of a network as a share of the dense model's."""
-        return float(self._features(widths) @ self._costs)
+    def predict(self, macs: Mapping[str, float]) -> float:
+        """Return the latency of a network as a share of the dense model's.
 
-    def add(self, widths: Mapping[str, int], share: float) -> None:
-        """Take in a measurement: the latency of `widths` as a share of the dense model's."""
-        self._rows.append(self._features(widths))
+        Args:
+            macs: Multiply-accumulates per layer; a layer that isn't there has no entry.
+        """
+        return float(self._features(macs) @ self._costs)
+
+    def add(self, macs: Mapping[str, float], share: float) -> None:
+        """Take in a measurement: the latency of a network as a share of the dense model's."""
+        self._rows.append(self._features(macs))
         self._shares.append(share)
         shares = np.array(self._shares)
         precision = 1 / (_MEASUREMENT_ERROR * shares)
@@ -80,6 +87,7 @@ class LatencyModel:
         residuals = np.array(self._rows) @ self._costs / shares - 1
         return max(_LEAST_ERROR, float(np.sqrt(np.mean(residuals**2))))
 
-    def _features(self, widths: Mapping[str, int]) -> NDArray[np.float64]:
-        macs = self._graph.macs(widths)
-        return np.array([1.0, *(macs[name] / dense for name, dense in self._dense.items())])
+    def _features(self, macs: Mapping[str, float]) -> NDArray[np.float64]:
+        there = (any(name in macs for name in layers) for layers in self._blocks.values())
+        relative = (macs.get(name, 0.0) / dense for name, dense in self._dense.items())
+        return np.array([1.0, *map(float, there), *relative])

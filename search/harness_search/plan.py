@@ -13,6 +13,7 @@ import torch
 from harness.training import fit, torch_kept
 from harness_results.store import StudyFolder
 from harness_search import baseline
+from harness_search.depth import judging_s
 from harness_search.engine import finals_cost_s, set_up
 from harness_search.floors import measure_floors
 from harness_search.ladder import highest_within, scaled_ladder
@@ -86,7 +87,7 @@ def plan(settings: Settings, task: Task, progress: Progress) -> Plan:
         progress.phase("timing a few training steps")
         timed = tuple(record for record in measured if record.status == "complete")
         seconds = _costs(bench, timed, setting_up)
-    fixed = sum(seconds[name] for name in ("setup", "floor", "teacher", "finals"))
+    fixed = sum(seconds[name] for name in ("setup", "floor", "teacher", "blocks", "finals"))
     trials = None
     if settings.time_s is not None:
         trials = max(0, int((settings.time_s - fixed) / seconds["trial"]))
@@ -114,6 +115,7 @@ def _costs(bench: Workbench, floors: Sequence[RunRecord], setting_up: float) -> 
         "setup": setting_up,
         "floor": sum(spent.values()),
         "teacher": 0.0 if cached else recipe.teacher_epochs * n * per_sample,
+        "blocks": judging_s(bench),
         "trial": training + _PROBES * (timing + export) + _OVERHEAD_S,
         "of it training": training,
         "of it timing": _PROBES * timing,
@@ -143,7 +145,7 @@ def _typical_share(bench: Workbench) -> float:
     model = bench.latency_models[bench.space.precisions[0]]
     budget = bench.settings.budgets[-1]
     ladder = scaled_ladder(bench.space, dict.fromkeys(bench.space.dense, 1.0))
-    predicted = [model.predict(widths) for widths in ladder]
+    predicted = [model.predict(bench.graph.macs(widths)) for widths in ladder]
     limit = budget.as_share(bench.dense_s[budget.statistic])
     rung = highest_within(predicted, limit, 0, len(ladder) - 1) or 0
     dense = sum(bench.graph.macs(bench.space.dense).values())

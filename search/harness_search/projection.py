@@ -76,7 +76,9 @@ def _next_rung(predicted: Sequence[float], aim: float, within: int, beyond: int)
     if low > high:
         return None
     found = highest_within(predicted, aim, low, high)
-    if found is not None or within >= 0:
+    if found is not None:
         return found
-    # Nothing fits by the model and nothing has fitted yet: halve what is left.
-    return (low + high) // 2 if high > 0 else 0
+    if within < 0:
+        return 0  # the model knows none that fits: does any?
+    # One that fits against the model's word says that the model is wrong: halve what is left.
+    return (low + high) // 2 if predicted[within] > aim else None

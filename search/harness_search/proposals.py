@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from harness.errors import TaskError
+from harness_search.depth import best_depth, leaving_order
 from harness_search.ladder import ranked_ladder, scaled_ladder
 from harness_search.sensitivity_ladder import sensitivity_ladder, timed_here
 from harness_search.trial import Proposal
@@ -15,14 +17,18 @@ if TYPE_CHECKING:
 
     from harness.budget import Budget
     from harness_results.record import RunRecord
+    from harness_search.bases import Base
     from harness_search.ladder import Ladder
     from harness_search.optuna_study import OptunaStudy
     from harness_search.settings import Settings
+    from harness_search.space import SearchSpace
     from harness_search.workbench import Workbench
 
 CONTROLS = ("uniform", "global")
 SENSITIVITY = "sensitivity"
 """The third one, where a sensitivity analysis was given."""
+DEPTH = "depth"
+"""Blocks left out, then global pruning: where there are blocks that can be left out."""
 _FASTER = 0.85
 """Under `--max-drop`: how much faster than the best so far the next trial aims to be."""
 
@@ -32,17 +38,19 @@ def controls(settings: Settings) -> tuple[str, ...]:
     return (*CONTROLS, SENSITIVITY) if settings.sensitivity else CONTROLS
 
 
-def warm_starts(settings: Settings, precisions: Sequence[str]) -> tuple[str, ...]:
+def warm_starts(settings: Settings, space: SearchSpace) -> tuple[str, ...]:
     """Return the roles of the trials that come before the sampler's, under each budget.
 
-    After the controls it is global pruning in every further precision, named by it: where int8
-    alone nearly meets the budget, it keeps nearly all channels.
+    After the controls it is global pruning without some blocks, then global pruning in every
+    further precision, named by it: where int8 alone nearly meets the budget, it keeps nearly all
+    channels.
 
     Args:
         settings: What the user asked for.
-        precisions: Of the space; the controls are in the first one.
+        space: Under the budget; the controls are in its first precision.
     """
-    return (*controls(settings), *precisions[1:])
+    depth = (DEPTH,) if space.blocks else ()
+    return (*controls(settings), *depth, *space.precisions[1:])
 
 
 def propose(
@@ -59,32 +67,49 @@ def propose(
     turn, budget = index // len(budgets), budgets[index % len(budgets)]
     share = budget.as_share(bench.dense_s[budget.statistic])
     space = bench.spaces[budget.text]
-    known = warm_starts(bench.settings, space.precisions)
+    known = warm_starts(bench.settings, space)
     if turn < len(known):
         role, params = known[turn], space.defaults()
         if role == SENSITIVITY:
             params["criterion"] = _criterion(bench)
         if role in space.precisions:
             params["precision"] = role
-        return Proposal(index, role, budget, share, _ladder(bench, role), params, None), None
+        if role == DEPTH:
+            params["depth"] = best_depth(bench, space, share)
+        base = _base(bench, params["depth"])
+        ladder = _ladder(bench, base, role)
+        return Proposal(index, role, budget, share, base, ladder, params, None), None
     trial, params = studies[budget.text].ask(index)
     drawn = {name: params[name] for name in space.distributions() if name in params}
-    ladder = scaled_ladder(bench.space, bench.space.densities(params))
+    base = _base(bench, params["depth"])
+    ladder = scaled_ladder(base.space, base.space.densities(params))
     if bench.settings.max_drop is None:
-        return Proposal(index, "searched", budget, share, ladder, params, drawn), trial
+        return Proposal(index, "searched", budget, share, base, ladder, params, drawn), trial
     floor_share = bench.floor_shares[params["precision"]]
     aim, limit = _faster_aim(bench, records, budget, share, floor_share)
-    return Proposal(index, "searched", budget, aim, ladder, params, drawn, limit), trial
+    return Proposal(index, "searched", budget, aim, base, ladder, params, drawn, limit), trial
 
 
-def _ladder(bench: Workbench, role: str) -> Ladder:
+def _base(bench: Workbench, depth: int) -> Base:
+    """Return the network without the first blocks of the order: so many, or what can be traced."""
+    while True:
+        try:
+            return bench.base(leaving_order(bench)[:depth] if depth else ())
+        except TaskError as exc:
+            if not depth:
+                raise
+            bench.progress.note(f"one block more stays: {exc}")
+            depth -= 1
+
+
+def _ladder(bench: Workbench, base: Base, role: str) -> Ladder:
     """Return a warm start's idea at every size."""
     if role == SENSITIVITY:
         rows = timed_here(bench.settings.sensitivity, bench.provenance["fingerprint"])
         return sensitivity_ladder(bench.space, rows)
     if role == "uniform":
         return scaled_ladder(bench.space, dict.fromkeys(bench.space.dense, 1.0))
-    return ranked_ladder(bench.space, bench.scores(bench.space.criteria[0]))
+    return ranked_ladder(base.space, bench.scores(bench.space.criteria[0], base.blocks))
 
 
 def _criterion(bench: Workbench) -> str:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from harness.compression.quantisation.precision import FP32
 from harness.errors import ConfigError
+from harness_search.bases import layers_by_block
 from harness_search.latency_model import LatencyModel
 
 if TYPE_CHECKING:
@@ -53,13 +54,17 @@ def take_floors(
         if name not in kept:
             _tell_slow(bench, name, shares, statistic)
     bench.space = replace(bench.space, precisions=tuple(kept))
-    bench.latency_models = {
-        name: LatencyModel(bench.graph, bench.space.floor(), shares[name][1][0], shares[name][0][0])
-        for name in kept
-    }
+    bench.latency_models = {name: _model(bench, *shares[name]) for name in kept}
     bench.floor_shares = {name: shares[name][1][0] for name in kept}
     bench.floor_bytes = {name: timed[name].model["size_bytes"] for name in kept}
     return [timed[name] for name in kept]
+
+
+def _model(bench: Workbench, whole: Share, floor: Share) -> LatencyModel:
+    dense, smallest = bench.graph.macs(bench.space.dense), bench.base(bench.space.blocks)
+    blocks = layers_by_block(list(dense), bench.space.blocks)
+    least = smallest.graph.macs(smallest.space.floor())
+    return LatencyModel(dense, blocks, least, floor[0], whole[0])
 
 
 def _shares(record: RunRecord, statistic: str) -> tuple[Share, Share]:

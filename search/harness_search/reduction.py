@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
-from harness.compression.pruning.prune import prune
 from harness.compression.quantisation.precision import Precision
 from harness.errors import BackendError, ExportError, TaskError
 from harness.training import SoftTargets, fit
@@ -51,7 +50,8 @@ def _trained(bench: Workbench, trial: RunRecord) -> tuple[OnnxModel, float] | No
         "training the winner's network on all samples, to tell what less data cost"
     )
     recipe, told, split = task.recipe, trial.candidate, task.data.train
-    network = prune(bench.network, bench.graph, bench.example[:1], trial.pruning or {})
+    base = bench.base(told["blocks"])
+    network = base.pruned(bench.network, bench.example[:1], trial.pruning or {})
     teacher, epochs = bench.teacher(split), epochs_on_all(task)
     if told["kd_weight"] > 0:
         for epoch in range(epochs):

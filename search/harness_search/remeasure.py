@@ -6,7 +6,6 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from harness.budget import Budget, Decision
-from harness.compression.pruning.prune import prune
 from harness.compression.quantisation.precision import PROBE_CALIBRATION, Precision
 from harness.errors import CandidateFailed, ExportError
 from harness.provenance import now_utc
@@ -64,7 +63,8 @@ def _timed_again(bench: Workbench, record: RunRecord) -> RunRecord:
     if record.status == "complete":
         model = trained_model(bench, record)
     else:  # never trained: latency depends on the architecture alone, so build that again
-        smaller = prune(bench.network, bench.graph, bench.example[:1], record.pruning or {})
+        base = bench.base(record.candidate["blocks"])
+        smaller = base.pruned(bench.network, bench.example[:1], record.pruning or {})
         precision = Precision(record.candidate["precision"], PROBE_CALIBRATION)
         model = bench.export(smaller, bench.model_path("probe.onnx"), precision)
     budget = Budget(**record.budget)

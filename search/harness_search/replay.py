@@ -9,6 +9,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from harness.candidate import OnnxModel
+from harness.compression.depth.blocks import drop_blocks
 from harness.compression.pruning.dependency.graph import pruning_graph
 from harness.compression.pruning.prune import prune
 from harness.errors import ConfigError, HarnessError
@@ -116,7 +117,8 @@ def _rebuilt(task: Task, record: RunRecord, weights: Path) -> nn.Module:
     """
     dense, example = task.model(), task.example_input(1)
     try:
-        network = prune(dense, pruning_graph(dense, example), example, record.pruning or {})
+        fewer = drop_blocks(dense, record.candidate["blocks"])
+        network = prune(fewer, pruning_graph(fewer, example), example, record.pruning or {})
         network.load_state_dict(load_file(str(weights)))
     except (OSError, SafetensorError, RuntimeError, HarnessError) as exc:
         if task.model_sha256() != record.task["model_sha256"]:

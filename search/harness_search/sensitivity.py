@@ -52,7 +52,7 @@ def sensitivity(
     don't say what a network reaches once it is trained again.
 
     Args:
-        settings: Target, seed, groups, results folder; the budget has no part in it.
+        settings: Target, seed, groups, blocks, results folder; the budget has no part in it.
         task: Model and data.
         analysis: What to try.
         progress: Told what is going on.
@@ -64,9 +64,10 @@ def sensitivity(
     check_results_apart(settings.results, task)
     open_backend(settings.target)  # before anything is written: is there such a target here?
     folder = SensitivityFolder(settings.results, _name(settings, task, analysis))
-    bench = set_up(settings, task, folder, progress, started)
+    # Which blocks can be left out together doesn't matter here.
+    bench = set_up(replace(settings, blocks=()), task, folder, progress, started)
     _check_criterion(bench, analysis)
-    cuts = [*group_cuts(bench.space, analysis.ratios), *block_cuts(bench)]
+    cuts = [*group_cuts(bench.space, analysis.ratios), *block_cuts(bench, settings.blocks)]
     if not cuts:
         raise ConfigError(
             f"No ratio of {_shown(analysis.ratios)} removes a whole granule of "

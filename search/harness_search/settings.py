@@ -35,6 +35,7 @@ class Settings:
         max_size_bytes: Upper limit for the exported file.
         layers: Names of the only groups to prune; empty for all.
         exclude: Names of groups to leave whole.
+        blocks: Names of the only residual blocks that may be left out; None for all.
         precisions: What exported files may compute in; empty for what the backend may gain from.
         sensitivity: Rows of a sensitivity analysis that seeds the search; empty for none.
         results: The results folder.
@@ -50,6 +51,7 @@ class Settings:
     max_size_bytes: int | None = None
     layers: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
+    blocks: tuple[str, ...] | None = None
     precisions: tuple[str, ...] = ()
     sensitivity: tuple[SensitivityRow, ...] = ()
     results: Path = Path("results")
@@ -75,6 +77,7 @@ class Settings:
             "max_size_bytes": self.max_size_bytes,
             "layers": list(self.layers),
             "exclude": list(self.exclude),
+            "blocks": None if self.blocks is None else list(self.blocks),
             "precisions": list(self.precisions),
             "sensitivity": self._sensitivity_digest(),
         }

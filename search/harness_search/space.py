@@ -1,4 +1,4 @@
-"""The search space: per-group pruning ratios, distillation, importance criterion, precision."""
+"""The search space: pruning ratios per group, depth, distillation, criterion, precision."""
 
 from __future__ import annotations
 
@@ -8,7 +8,12 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
+from optuna.distributions import (
+    BaseDistribution,
+    CategoricalDistribution,
+    FloatDistribution,
+    IntDistribution,
+)
 
 from harness.compression.pruning.allocation import allowed_widths
 from harness.errors import ConfigError
@@ -34,6 +39,8 @@ class SearchSpace:
         criteria: Importance criteria that say something of this network; at least one.
         uses_temperature: Whether distillation has a temperature.
         precisions: What an exported file may compute in; float32 first, where it is among them.
+        blocks: Residual blocks that may be left out, alone or together, in the order in which they
+            run.
     """
 
     dense: Mapping[str, int]
@@ -41,6 +48,7 @@ class SearchSpace:
     criteria: tuple[str, ...]
     uses_temperature: bool
     precisions: tuple[str, ...]
+    blocks: tuple[str, ...] = ()
 
     def defaults(self) -> dict[str, Any]:
         """Return what the controls use: Hinton et al. (2015), and common practice."""
@@ -49,10 +57,11 @@ class SearchSpace:
             "temperature": 4.0 if self.uses_temperature else None,
             "kd_weight": 0.7,
             "precision": self.precisions[0],
+            "depth": 0,
         }
 
     def floor(self) -> dict[str, int]:
-        """Return the smallest network of the space: one granule everywhere."""
+        """Return the narrowest network of the space: one granule everywhere."""
         return {name: widths[0] for name, widths in self.allowed.items()}
 
     def ratios(self, widths: Mapping[str, int]) -> dict[str, float]:
@@ -74,10 +83,14 @@ class SearchSpace:
             if len(self.precisions) > 1
             else {}
         )
+        depth: dict[str, BaseDistribution] = (
+            {"depth": IntDistribution(0, len(self.blocks))} if self.blocks else {}
+        )
         return {
             **ratios,
             **softening,
             **precision,
+            **depth,
             "kd_weight": FloatDistribution(0.0, 1.0),
             "criterion": CategoricalDistribution(self.criteria),
         }
@@ -86,15 +99,17 @@ class SearchSpace:
         """Return a hash of all that may be suggested."""
         drawn = {name: repr(value) for name, value in self.distributions().items()}
         allowed = {name: list(widths) for name, widths in self.allowed.items()}
-        text = json.dumps([drawn, allowed])
+        text = json.dumps([drawn, allowed, list(self.blocks)])
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     def suggest(self, trial: optuna.Trial) -> dict[str, Any]:
         """Draw one value per parameter from a trial's sampler."""
-        params: dict[str, Any] = {"temperature": None, "precision": self.precisions[0]}
+        params = {**self.defaults(), "temperature": None}
         for name, drawn in self.distributions().items():
             if isinstance(drawn, FloatDistribution):
                 params[name] = trial.suggest_float(name, drawn.low, drawn.high, log=drawn.log)
+            elif isinstance(drawn, IntDistribution):
+                params[name] = trial.suggest_int(name, drawn.low, drawn.high)
             elif isinstance(drawn, CategoricalDistribution):
                 params[name] = trial.suggest_categorical(name, drawn.choices)
         return params
@@ -104,12 +119,18 @@ class SearchSpace:
         return {name: 1 - params.get(_RATIO + name, 0.0) for name in self.dense}
 
     def params(self, candidate: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the parameters that would suggest a candidate; for trials the sampler didn't."""
+        """Return the parameters that would suggest a candidate; for trials the sampler didn't.
+
+        Of groups that went with their block no ratio is known: they get the others' mean.
+        """
         ratios = self.ratios(candidate["widths"])
-        names = self.distributions()
+        there = [ratios[name] for name, width in candidate["widths"].items() if width]
+        mean = sum(there) / len(there)
+        ratios = {n: r if candidate["widths"][n] else mean for n, r in ratios.items()}
+        known = {**candidate, "depth": len(candidate["blocks"])}
         return {
-            name: ratios[name.removeprefix(_RATIO)] if name.startswith(_RATIO) else candidate[name]
-            for name in names
+            name: ratios[name.removeprefix(_RATIO)] if name.startswith(_RATIO) else known[name]
+            for name in self.distributions()
         }
 
 

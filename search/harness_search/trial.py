@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from harness.budget import Budget, Decision
 from harness.candidate import Candidate, OnnxModel
-from harness.compression.pruning.prune import choose_channels, prune
+from harness.compression.pruning.prune import choose_channels
 from harness.compression.quantisation.precision import PROBE_CALIBRATION, Precision
 from harness.errors import BackendError, ExportError, MeasurementError, TaskError
 from harness.manner import find_manner
@@ -28,6 +27,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from harness.measurement.types import Measurement
+    from harness_search.bases import Base
     from harness_search.ladder import Ladder, Widths
     from harness_search.workbench import Workbench
 
@@ -38,9 +38,11 @@ class Proposal:
 
     Attributes:
         index: The trial's number in its study.
-        role: `"uniform"`, `"global"`, `"sensitivity"`, a precision's name or `"searched"`.
+        role: `"uniform"`, `"global"`, `"sensitivity"`, `"depth"`, a precision's name or
+            `"searched"`.
         budget: What it has to meet.
         aim: Share of the dense latency to aim at, at most the budget's.
+        base: What channels are pruned from: the dense network, or it without some blocks.
         ladder: The idea, at every size.
         params: Criterion, temperature, distillation weight and precision among them.
         suggestion: The sampler's parameters; None for a warm start.
@@ -51,6 +53,7 @@ class Proposal:
     role: str
     budget: Budget
     aim: float
+    base: Base
     ladder: Ladder
     params: Mapping[str, Any]
     suggestion: Mapping[str, Any] | None
@@ -84,6 +87,7 @@ class _Life:
         self.bench, self.proposal, self.watch = bench, proposal, Stopwatch()
         self.name, self.precision = f"trial-{proposal.index:04d}", proposal.params["precision"]
         self.probes: list[Probe] = []
+        self.base = proposal.base
         self.widths: Widths = dict(proposal.ladder[0])
         self.history: dict[str, list[int]] = {}
         self.model: OnnxModel | None = None
@@ -98,24 +102,23 @@ class _Life:
     def fit_to_budget(self) -> Probe:
         """Choose widths by the latency model and by timing, before any training."""
         bench, proposal = self.bench, self.proposal
-        model = bench.latency_models[self.precision]
+        model, graph = bench.latency_models[self.precision], self.base.graph
 
         def measure(widths: Widths) -> Probe:
             probe = self._probe(widths)
             self.probes.append(probe)
             if probe.measured is not None:
-                model.add(widths, probe.share)
+                model.add(graph.macs(widths), probe.share)
             return probe
 
         def aim() -> float:
             # Room for the probe's interval and for the model's own error.
             return proposal.aim * (1 - self._half_width() - model.error())
 
-        def predict_share(widths: Widths) -> float:
-            fits = bench.predicts_fit(widths, self.precision)
-            return model.predict(widths) if fits else math.inf
+        def predict(widths: Widths) -> float:
+            return bench.predict(self.base, widths, self.precision)
 
-        chosen, _ = fit_to_budget(proposal.ladder, measure, predict_share, aim)
+        chosen, _ = fit_to_budget(proposal.ladder, measure, predict, aim)
         self.widths, self.history, self.model = chosen.widths, chosen.history, chosen.model
         if chosen.measured is not None:
             self._keep("probe", chosen.measured)
@@ -188,8 +191,9 @@ class _Life:
         if self.parity is not None and not self.parity["passed"]:
             flags = sorted({*flags, "parity_failed"})
         candidate = Candidate(
-            self.widths, proposal.params["criterion"], proposal.params["temperature"],
-            proposal.params["kd_weight"], self.precision,
+            self.base.widths(self.widths, bench.space.dense), proposal.params["criterion"],
+            proposal.params["temperature"], proposal.params["kd_weight"], self.precision,
+            self.base.blocks,
         )  # fmt: skip
         timings = self.watch.report()
         record = make_record(
@@ -197,7 +201,7 @@ class _Life:
             **common_fields(bench, proposal.budget, candidate, self.model, self.weights),
             kind="trial", role=proposal.role, index=proposal.index, status=status, reason=reason,
             feasible=feasible, suggestion=proposal.suggestion and dict(proposal.suggestion),
-            pruning=self.history, probes=[_probe_entry(probe) for probe in self.probes],
+            pruning=self.history, probes=[self._entry(probe) for probe in self.probes],
             latency=self.latency, scores=self.scores, parity=self.parity,
             training=self.training, flags=flags, environment=environment(bench, self.environment),
             timings_s=timings, search=search_fields(bench, proposal.index + 1),
@@ -213,7 +217,7 @@ class _Life:
             precision = Precision(self.precision, PROBE_CALIBRATION)
             model = bench.export(smaller, bench.model_path("probe.onnx"), precision)
         if not self._fits_size(model):
-            share = bench.latency_models[self.precision].predict(widths)
+            share = bench.latency_models[self.precision].predict(self.base.graph.macs(widths))
             return Probe(widths, self.history, model, None, share, within=False)
         with self.watch.phase("timing"):
             measured = bench.timed({"candidate": model}, budget)
@@ -226,10 +230,16 @@ class _Life:
     def _pruned(self, widths: Widths) -> nn.Module:
         bench = self.bench
         with self.watch.phase("prune"):
-            scores = bench.scores(self.proposal.params["criterion"])
-            self.widths, self.history = widths, choose_channels(bench.graph, scores, widths)
+            base = self.base
+            scores = bench.scores(self.proposal.params["criterion"], base.blocks)
+            self.widths, self.history = widths, choose_channels(base.graph, scores, widths)
             with bench.lock.shared():
-                return prune(bench.network, bench.graph, bench.example[:1], self.history)
+                return base.pruned(bench.network, bench.example[:1], self.history)
+
+    def _entry(self, probe: Probe) -> dict[str, Any]:
+        widths = self.base.widths(probe.widths, self.bench.space.dense)
+        return {"widths": widths, "share": probe.share, "within": probe.within,
+                "timed": probe.measured is not None}  # fmt: skip
 
     def _fits_size(self, model: OnnxModel) -> bool:
         limit = self.bench.settings.max_size_bytes
@@ -258,11 +268,6 @@ def _beyond_limits(bench: Workbench, probe: Probe, limit: float | None) -> tuple
     if limit is not None:
         reason += f"; the fastest within the loss takes {limit:.3f}"
     return "over_budget", reason, False
-
-
-def _probe_entry(probe: Probe) -> dict[str, Any]:
-    return {"widths": probe.widths, "share": probe.share, "within": probe.within,
-            "timed": probe.measured is not None}  # fmt: skip
 
 
 def share_of_dense(measured: Mapping[str, Measurement], name: str, budget: Budget) -> float:
@@ -298,7 +303,7 @@ def common_fields(
             "widths": dict(candidate.widths), "dense_widths": dict(dense),
             "ratios": bench.space.ratios(candidate.widths), "criterion": candidate.criterion,
             "temperature": candidate.temperature, "kd_weight": candidate.kd_weight,
-            "precision": candidate.precision,
+            "precision": candidate.precision, "blocks": list(candidate.blocks),
         },
         "model": exported,
         "versions": dict(bench.provenance["versions"]),

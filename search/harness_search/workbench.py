@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+import math
 import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from harness.compression.pruning.importance import channel_scores, scoring_batches
 from harness.compression.quantisation.precision import WEIGHT_BYTES
+from harness_search.bases import make_base
 from harness_search.tools import Tools
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     import torch
 
     from harness.compression.pruning.dependency.graph import PruningGraph
     from harness_results.store import StudyFolder
+    from harness_search.bases import Base
     from harness_search.latency_model import LatencyModel
     from harness_search.settings import Settings
     from harness_search.space import SearchSpace
@@ -42,6 +45,9 @@ class Workbench(Tools):
         floor_bytes: By precision, the size of the floor's file.
         dense_parity: The dense network against its file, as in a record.
         dense_validation: The dense export's score on the validation split.
+        bases: Networks that channels are pruned from, by the blocks that they lack.
+        order: The space's blocks in the order in which they are left out; empty until
+            `leaving_order` was asked.
     """
 
     settings: Settings
@@ -58,9 +64,36 @@ class Workbench(Tools):
     floor_bytes: dict[str, int] = field(default_factory=dict)
     dense_validation: dict[str, Any] = field(default_factory=dict)
     dense_parity: dict[str, Any] = field(default_factory=dict)
-    _scores: dict[str, Mapping[str, torch.Tensor]] = field(default_factory=dict)
+    order: tuple[str, ...] = ()
+    bases: dict[tuple[str, ...], Base] = field(default_factory=dict)
+    _scores: dict[tuple[str, tuple[str, ...]], Mapping[str, torch.Tensor]] = field(
+        default_factory=dict
+    )
 
-    def predicts_fit(self, widths: Mapping[str, int], precision: str) -> bool:
+    def base(self, blocks: Sequence[str] = ()) -> Base:
+        """Return the dense network without some blocks of the space; found once.
+
+        Raises:
+            TaskError: If its channels can't be traced.
+        """
+        key = tuple(name for name in self.space.blocks if name in blocks)
+        if key not in self.bases:
+            with self.lock.shared():
+                example = self.example[:1]
+                made = make_base(self.network, self.graph, example, self.space, key)
+            self.bases[key] = made
+        return self.bases[key]
+
+    def predict(self, base: Base, widths: Mapping[str, int], precision: str) -> float:
+        """Return a network's latency by the model, as a share of the dense one's.
+
+        Infinite where its file should be larger than `--max-size`.
+        """
+        if not self._predicts_fit(base, widths, precision):
+            return math.inf
+        return self.latency_models[precision].predict(base.graph.macs(widths))
+
+    def _predicts_fit(self, base: Base, widths: Mapping[str, int], precision: str) -> bool:
         """Whether a network's file should be within `--max-size`, by its weights.
 
         They come on top of the floor's file; what channels take beside them is left out.
@@ -68,23 +101,29 @@ class Workbench(Tools):
         limit = self.settings.max_size_bytes
         if limit is None:
             return True
-        more = self.graph.params(widths) - self.graph.params(self.space.floor())
+        smallest = self.base(self.space.blocks)
+        more = base.graph.params(widths) - smallest.graph.params(smallest.space.floor())
         return self.floor_bytes[precision] + WEIGHT_BYTES[precision] * more <= limit
 
     def elapsed_s(self) -> float:
         """Return wall seconds of the study so far, all sessions together."""
         return self.spent_s + time.monotonic() - self.started
 
-    def scores(self, criterion: str) -> Mapping[str, torch.Tensor]:
-        """Return the trained dense network's channel scores by a criterion, computed once."""
-        if criterion not in self._scores:
+    def scores(self, criterion: str, blocks: Sequence[str] = ()) -> Mapping[str, torch.Tensor]:
+        """Return the trained dense network's channel scores by a criterion, computed once.
+
+        Args:
+            criterion: Which says what is important.
+            blocks: Residual blocks that are left out before channels are scored.
+        """
+        base = self.base(blocks)
+        key = criterion, base.blocks
+        if key not in self._scores:
             batches = scoring_batches(self.task.data.train)
             with self.lock.shared():
-                loss = self.task.objective.anew().loss
-                self._scores[criterion] = channel_scores(
-                    self.network, self.graph, batches, loss, criterion
-                )
-        return self._scores[criterion]
+                loss, network = self.task.objective.anew().loss, base.network(self.network)
+                self._scores[key] = channel_scores(network, base.graph, batches, loss, criterion)
+        return self._scores[key]
 
     def model_path(self, name: str) -> Path:
         """Return where a model of this study lies, without its suffix."""

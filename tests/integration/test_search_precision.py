@@ -116,7 +116,7 @@ def test_on_a_changed_setup_integers_are_scored_again(done: Done, tmp_path: Path
 def test_a_dry_run_shows_what_each_precision_takes(base: Path) -> None:
     ended = run_search(base, base / "dry", *ARGS[:2], "--precision", "fp32,int8", "--dry-run")
     assert ended.returncode == 0, ended.stderr
-    for words in ("dense in int8", "everywhere in fp32", "everywhere in int8", "global in int8"):
+    for words in ("dense in int8", "network in fp32", "network in int8", "global in int8"):
         assert words in ended.stdout
     assert not (base / "dry").exists()
 

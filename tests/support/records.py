@@ -126,7 +126,7 @@ def record(
             "ratios": {group: 1 - widths[group] / DENSE[group] for group in DENSE},
             "criterion": "l2" if searched else None,
             "temperature": 4.0 if searched else None,
-            "kd_weight": 0.7 if searched else None, "precision": "fp32",
+            "kd_weight": 0.7 if searched else None, "precision": "fp32", "blocks": [],
         },
         "pruning": None if role == "dense" else removed,
         "probes": [],

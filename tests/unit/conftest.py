@@ -62,7 +62,7 @@ def _trial(
         candidate={"widths": widths or DENSE, "dense_widths": DENSE, "ratios": {},
                    "criterion": chosen.get("criterion", "l2"),
                    "temperature": chosen.get("temperature", 4.0),
-                   "kd_weight": chosen.get("kd_weight", 0.7), "precision": "fp32"},
+                   "kd_weight": chosen.get("kd_weight", 0.7), "precision": "fp32", "blocks": []},
         pruning={}, probes=[],
         latency={} if status == "failed" else {
             "probe": figures, **({"retimed": figures} if done else {})},

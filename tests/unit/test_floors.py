@@ -14,6 +14,7 @@ from harness.compression.pruning.dependency.graph import pruning_graph
 from harness.errors import BackendError, CandidateFailed, ExportError
 from harness.measurement.types import Estimate, LatencySample, LatencyStats, Measurement
 from harness.target import Target
+from harness_search.bases import Base
 from harness_search.floors import measure_floors, recorded_floors
 from harness_search.settings import Settings
 from harness_search.space import search_space
@@ -59,6 +60,9 @@ class Bench:
         self.unable: set[str] = set()
         self.failing: str | None = None
         self.calibration: list[int] = []
+
+    def base(self, blocks: Any) -> Base:
+        return Base((), self.graph, self.space)
 
     def model_path(self, name: str) -> Path:
         return SimpleNamespace(name=name)  # type: ignore[return-value]

@@ -155,7 +155,9 @@ def test_a_control_is_told_with_the_parameters_that_would_suggest_it(
     study(tmp_path).tell(None, trial_record(0, role="uniform", widths=widths, value=0.8))
     trial = stored(tmp_path)[0]
     assert trial.value == 0.8
-    drawn = {name: value for name, value in SPACE.defaults().items() if name != "precision"}
+    drawn = {
+        name: value for name, value in SPACE.defaults().items() if name in SPACE.distributions()
+    }
     assert trial.params == {"ratio.conv1": 0.75, "ratio.conv2": 0.0, **drawn}
 
 

@@ -66,6 +66,24 @@ def test_where_nothing_fits_the_fastest_is_returned_as_not_within() -> None:
     assert chosen.share == min(probe.share for probe in tried)
 
 
+def test_where_the_model_knows_none_that_fits_the_smallest_is_tried_first() -> None:
+    widths: list[float] = []
+
+    def true(width: int) -> float:
+        widths.append(width)
+        return 0.8 + width / 100
+
+    assert not fit(true, lambda w: 0.9 + w / 100)[0].within
+    assert len(widths) == 1  # what is over even without channels needs no second timing
+
+
+def test_a_model_that_is_too_pessimistic_is_proven_wrong_from_below() -> None:
+    chosen, tried = fit(lambda w: w / 40, lambda w: 2.0, limit=0.5)
+    assert tried[0].share == min(probe.share for probe in tried)
+    assert chosen.within
+    assert chosen.share > tried[0].share
+
+
 def test_an_optimistic_model_is_brought_down_into_the_budget() -> None:
     chosen, _ = fit(lambda w: w / 20, lambda w: 0.1)
     assert not chosen.within or chosen.share <= 0.5

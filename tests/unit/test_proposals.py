@@ -8,7 +8,9 @@ import pytest
 import torch
 
 from harness.budget import Budget, parse_budget, parse_budgets
+from harness.errors import TaskError
 from harness.target import Target
+from harness_search.bases import Base
 from harness_search.ladder import ranked_ladder, scaled_ladder
 from harness_search.proposals import is_within_drop, propose
 from harness_search.settings import Settings
@@ -48,8 +50,9 @@ def bench(
     return SimpleNamespace(
         settings=replace(settings, max_drop=max_drop), floor_shares={"fp32": 0.1},
         space=SPACE, spaces={b.text: replace(SPACE, precisions=precisions) for b in budgets},
+        order=(), base=lambda blocks: Base(tuple(blocks), None, SPACE),  # type: ignore[arg-type]
         dense_validation={"value": 0.95}, dense_s={"p50": 0.020, "p90": 0.025},
-        scores=lambda criterion: SCORES,
+        scores=lambda criterion, blocks=(): SCORES,
     )  # fmt: skip
 
 
@@ -91,6 +94,38 @@ def test_each_further_precision_begins_with_global_pruning_in_it() -> None:
     assert found[2].ladder == found[1].ladder
     assert found[2].suggestion is None
     assert samplers["50%"].asked == [3]
+
+
+def test_depth_comes_after_the_controls_and_is_told_by_its_number(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("harness_search.proposals.best_depth", lambda bench, space, share: 2)
+    budgets = parse_budgets("50%")
+    made: Any = bench(budgets, precisions=("fp32", "int8"))
+    made.spaces = {"50%": replace(made.spaces["50%"], blocks=("x", "y", "z"))}
+    made.order = ("z", "x", "y")
+    samplers: Any = {"50%": Sampler()}
+    found = [propose(made, i, [], samplers, budgets)[0] for i in range(5)]
+    assert [one.role for one in found] == ["uniform", "global", "depth", "int8", "searched"]
+    assert [one.base.blocks for one in found] == [(), (), ("z", "x"), (), ()]
+    assert found[2].params["depth"] == 2
+
+
+def test_where_a_network_without_blocks_cannot_be_traced_fewer_go() -> None:
+    budgets = parse_budgets("50%")
+    made: Any = bench(budgets)
+
+    def base(blocks: Any) -> Base:
+        if len(blocks) > 1:
+            raise TaskError("no")
+        return Base(tuple(blocks), None, SPACE)  # type: ignore[arg-type]
+
+    made.base, made.order, said = base, ("z", "x", "y"), []
+    made.progress = SimpleNamespace(note=said.append)
+    sampler: Any = SimpleNamespace(ask=lambda index: (ASKED, {**SUGGESTED, "depth": 3}))
+    found, _ = propose(made, 5, [], {"50%": sampler}, budgets)
+    assert found.base.blocks == ("z",)
+    assert said == ["one block more stays: no"] * 2
 
 
 def test_a_searched_proposal_is_what_the_sampler_suggested() -> None:

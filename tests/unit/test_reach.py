@@ -12,6 +12,7 @@ from harness.budget import parse_budget
 from harness.compression.pruning.dependency.graph import pruning_graph
 from harness.errors import ConfigError
 from harness.target import Target
+from harness_search.bases import Base
 from harness_search.reach import allows, fastest, space_within, take_floors
 from harness_search.settings import Settings
 from harness_search.space import search_space
@@ -58,10 +59,10 @@ def bench(max_size: int | None = None, precisions: tuple[str, ...] = BOTH) -> An
         Target("cpu", "onnxruntime"), (), precisions=precisions, max_size_bytes=max_size
     )
     said: list[str] = []
+    space = search_space(graph, 16, settings, ("l2",), uses_temperature=True)
     return SimpleNamespace(
-        graph=graph, settings=settings, notes=(), said=said,
-        space=search_space(graph, 16, settings, ("l2",), uses_temperature=True),
-        progress=SimpleNamespace(note=said.append),
+        graph=graph, settings=settings, notes=(), said=said, space=space,
+        base=lambda blocks: Base((), graph, space), progress=SimpleNamespace(note=said.append),
     )  # fmt: skip
 
 
@@ -74,9 +75,9 @@ def test_latency_models_begin_at_what_was_timed_in_their_precision() -> None:
     assert take_floors(made, HELPS, []) == HELPS
     assert made.space.precisions == BOTH
     for name, whole, smallest in (("fp32", 1.0, 0.3), ("int8", 0.5, 0.2)):
-        model = made.latency_models[name]
-        assert model.predict(made.space.dense) == pytest.approx(whole, rel=0.02)
-        assert model.predict(made.space.floor()) == pytest.approx(smallest, rel=0.02)
+        model, macs = made.latency_models[name], made.graph.macs
+        assert model.predict(macs(made.space.dense)) == pytest.approx(whole, rel=0.02)
+        assert model.predict(macs(made.space.floor())) == pytest.approx(smallest, rel=0.02)
     assert made.floor_shares == {"fp32": 0.3, "int8": 0.2}
     assert made.floor_bytes == {"fp32": 4000, "int8": 1000}
     assert made.dense_s == {"p50": 1.0, "p90": 1.0}

@@ -172,7 +172,7 @@ def test_a_residual_block_goes_as_a_whole(bench: Any) -> None:
         torch.manual_seed(0)
         bench.network = Residual().eval()
     bench.settings = SimpleNamespace(layers=())
-    (cut,) = block_cuts(bench)
+    (cut,) = block_cuts(bench, None)
     row = Measurer(bench, "l2", 50).measure(cut, None, timed=False)
     assert row.key == ("block", "block", None)
     assert (row.width, row.criterion, row.ratio, row.reason) == (None, None, 1.0, None)
@@ -180,7 +180,10 @@ def test_a_residual_block_goes_as_a_whole(bench: Any) -> None:
     assert row.macs_saved == 8 * 8 * 9 * 64
     assert cut.describe() == "block: the whole block"
     bench.settings = SimpleNamespace(layers=("stem",))
-    assert block_cuts(bench) == []
+    assert block_cuts(bench, None) == block_cuts(bench, ()) == []
+    assert block_cuts(bench, ("block",)) == [cut]
+    with pytest.raises(ConfigError, match="no block 'blok'.*Did you mean 'block'"):
+        block_cuts(bench, ("blok",))
 
 
 def test_a_known_row_is_only_timed(bench: Any) -> None:

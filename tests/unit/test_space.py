@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import optuna
 import pytest
 from optuna.distributions import CategoricalDistribution, FloatDistribution
@@ -76,7 +78,8 @@ def test_a_suggestion_has_every_parameter_and_keeps_some_of_every_group(
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
     for _ in range(20):
         params = searched.suggest(study.ask())
-        assert params.keys() == searched.distributions().keys() | {"precision"}
+        assert params.keys() == searched.distributions().keys() | {"precision", "depth"}
+        assert params["depth"] == 0
         assert params["criterion"] in CRITERIA
         assert params["precision"] == "fp32"
         densities = searched.densities(params)
@@ -97,7 +100,7 @@ def test_ratios_are_what_is_gone(graph: PruningGraph) -> None:
 def test_the_parameters_of_a_candidate_would_suggest_it(graph: PruningGraph) -> None:
     searched = space(graph, 16)
     widths = {"conv1": 16, "conv2": 32}
-    params = searched.params({"widths": widths, **searched.defaults()})
+    params = searched.params({"widths": widths, "blocks": [], **searched.defaults()})
     assert params.keys() == searched.distributions().keys()
     densities = searched.densities(params)
     assert {n: round(d * searched.dense[n]) for n, d in densities.items()} == widths
@@ -110,8 +113,9 @@ def test_without_a_temperature_none_is_drawn_and_none_is_used(graph: PruningGrap
     assert squared.defaults()["temperature"] is None
     params = squared.suggest(optuna.create_study().ask())
     assert params["temperature"] is None
-    assert params.keys() == squared.distributions().keys() | {"temperature", "precision"}
-    told = squared.params({"widths": graph.dense_widths(), **squared.defaults()})
+    unused = {"temperature", "precision", "depth"}
+    assert params.keys() == squared.distributions().keys() | unused
+    told = squared.params({"widths": graph.dense_widths(), "blocks": [], **squared.defaults()})
     assert told.keys() == squared.distributions().keys()
 
 
@@ -124,6 +128,16 @@ def test_a_precision_is_drawn_where_there_are_several(graph: PruningGraph) -> No
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
     assert {mixed.suggest(study.ask())["precision"] for _ in range(20)} == {"fp32", "int8"}
     assert mixed.digest() != space(graph, 16).digest()
+
+
+def test_a_depth_is_drawn_where_blocks_may_be_left_out(graph: PruningGraph) -> None:
+    deep = replace(space(graph, 16), blocks=("a", "b"))
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
+    assert {deep.suggest(study.ask())["depth"] for _ in range(20)} == {0, 1, 2}
+    assert deep.defaults()["depth"] == 0
+    assert deep.digest() != space(graph, 16).digest()
+    told = deep.params({"widths": {"conv1": 16, "conv2": 0}, "blocks": ["b"], **deep.defaults()})
+    assert (told["depth"], told["ratio.conv2"]) == (1, 0.5)  # the others' mean
 
 
 def test_a_single_precision_is_everybodys(graph: PruningGraph) -> None:

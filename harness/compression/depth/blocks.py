@@ -25,7 +25,7 @@ from harness.errors import ConfigError, TaskError
 from harness.export import layer_macs
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Collection, Iterable, Sequence
 
     from harness.compression.depth.calls import Call
 
@@ -113,6 +113,23 @@ def drop_blocks(model: nn.Module, names: Iterable[str]) -> nn.Module:
                 "be left out at one of them. Leave it in."
             )
     return leave_out(copy.deepcopy(model), names)
+
+
+def asked_blocks(found: Sequence[Block], names: Collection[str] | None) -> tuple[str, ...]:
+    """Return the names of the blocks that were asked for, in the order in which they run.
+
+    Args:
+        found: All blocks of the network.
+        names: Those asked for; None for all.
+
+    Raises:
+        ConfigError: If a block is named that there is not.
+    """
+    there = tuple(block.name for block in found)
+    for name in names or ():
+        if name not in there:
+            raise unknown_block(name, there)
+    return tuple(name for name in there if names is None or name in names)
 
 
 def unknown_block(name: str, known: Sequence[str]) -> ConfigError:

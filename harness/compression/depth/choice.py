@@ -68,8 +68,19 @@ class Judge:
         Raises:
             TaskError: If the network or its loss can't be computed.
         """
+        return self.loss_of(self._without(gone), gone)
+
+    def loss_of(self, smaller: nn.Module, gone: Sequence[str]) -> float:
+        """Return the loss of a network made from this one.
+
+        Args:
+            smaller: Its batch norms are calibrated anew.
+            gone: Names of the blocks that it lacks, for messages.
+
+        Raises:
+            TaskError: If the network or its loss can't be computed.
+        """
         try:
-            smaller = self._without(gone)
             recalibrate(smaller, self._batches[:_CALIBRATING])
             outputs = one_or_all(predict_tensors(smaller, self._batches))
             with torch.inference_mode():
@@ -128,6 +139,11 @@ def choose_blocks(
         if judge.kept(fewer) <= keep:
             gone = fewer
     return gone
+
+
+def order_blocks(judge: Judge, blocks: Sequence[Block], context: Context) -> list[str]:
+    """Return all blocks in the order in which `choose_blocks` would leave them out."""
+    return _greedy(judge, blocks, 0.0, context)
 
 
 def _greedy(judge: Judge, blocks: Sequence[Block], keep: float, context: Context) -> list[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar
 
-from harness.compression.depth.blocks import drop_blocks, residual_blocks, unknown_block
+from harness.compression.depth.blocks import asked_blocks, drop_blocks, residual_blocks
 from harness.compression.depth.choice import Judge, choose_blocks
 from harness.compression.running import outputs_of
 from harness.compression.steps.base import Context, Decision, Step, Work
@@ -57,8 +57,8 @@ class Depth(Step):
                 "are not. Use 'prune' or 'low-rank' instead; where the network has blocks, but was "
                 "pruned so hard that it answers nothing, put 'recalibrate' before 'depth'."
             )
-        chosen = self._named(known) if self.blocks else self._chosen(known, work, context)
-        return {"blocks": [block.name for block in known if block.name in chosen]}
+        chosen = self.blocks or self._chosen(known, work, context)
+        return {"blocks": list(asked_blocks(known, chosen))}
 
     def apply(self, work: Work, decision: Decision, context: Context) -> Work:
         """Return the network without the blocks."""
@@ -69,14 +69,7 @@ class Depth(Step):
             work, module=module, sparse=tuple(name for name in work.sparse if name in left)
         )
 
-    def _named(self, known: tuple[Block, ...]) -> set[str]:
-        there = [block.name for block in known]
-        for name in self.blocks or ():
-            if name not in there:
-                raise unknown_block(name, there)
-        return set(self.blocks or ())
-
-    def _chosen(self, known: tuple[Block, ...], work: Work, context: Context) -> set[str]:
+    def _chosen(self, known: tuple[Block, ...], work: Work, context: Context) -> list[str]:
         by, keep = ("params", self.params) if self.macs is None else ("macs", self.macs)
         assert keep is not None
-        return set(choose_blocks(Judge(work.module, context, by), known, keep, context))
+        return choose_blocks(Judge(work.module, context, by), known, keep, context)
