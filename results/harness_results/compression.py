@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import shutil
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +16,9 @@ from harness_results.files import disk_errors
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
+
+DECISION, OUTCOME = "decision.json", "outcome.json"
+"""What a step leaves in its folder: once it knows what it does, and once it is done."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,18 +48,51 @@ class CompressionFolder:
         """The before/after report."""
         return self.path / "report.json"
 
+    @property
+    def dense(self) -> Path:
+        """The trained dense network's weights."""
+        return self.path / "dense.safetensors"
+
+    @property
+    def _identity(self) -> Path:
+        return self.path / "compression.json"
+
     def step(self, index: int, name: str) -> Path:
         """Return the folder of a step, counted from 0."""
         return self.path / "steps" / f"{index + 1:02d}-{name}"
 
-    def create(self) -> None:
-        """Make the folder.
+    def create(self) -> bool:
+        """Make the folder; return whether it wasn't there.
 
         Raises:
             ConfigError: If it can't be written.
         """
         with disk_errors(self.results):
+            new = not self.path.exists()
             self.path.mkdir(parents=True, exist_ok=True)
+        return new
+
+    def is_begun(self) -> bool:
+        """Return whether a compression was begun in it."""
+        return self._identity.exists()
+
+    def has_settled(self) -> bool:
+        """Return whether a step has settled what it does: training may have gone on from there."""
+        return any(self.path.glob(f"steps/*/{DECISION}"))
+
+    def discard(self) -> None:
+        """Remove what was written before a step failed, and the folder, unless a step is done.
+
+        What others have put into the folder stays, and the folder with it.
+        """
+        if any(self.path.glob(f"steps/*/{OUTCOME}")):
+            return
+        shutil.rmtree(self.path / "steps", ignore_errors=True)
+        self.sweep()
+        for path in (self._identity, self.dense, self.lock):
+            path.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # it isn't empty
+            self.path.rmdir()
 
     def check_identity(self, identity: Mapping[str, Any]) -> None:
         """Write what a new compression is, or hold a resumed one against what it was begun with.
@@ -62,7 +100,7 @@ class CompressionFolder:
         Raises:
             ConfigError: If it was another one.
         """
-        path = self.path / "compression.json"
+        path = self._identity
         wanted = json.loads(json.dumps(identity))
         if not path.exists():
             write_atomic(path, json.dumps(wanted, indent=1).encode() + b"\n")

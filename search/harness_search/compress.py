@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.atomic import write_atomic
+from harness.errors import ConfigError, TaskError
 from harness.models.saving import save_weights
 from harness.training import torch_kept
 from harness_backends.registry import open_backend
@@ -20,7 +21,7 @@ from harness_results.files import disk_errors, locked
 from harness_results.store import check_writable
 from harness_results.winner import run_py
 from harness_search.comparison import Comparison, timed_again
-from harness_search.pipeline import check_order, run_steps
+from harness_search.pipeline import check_order, foresee_steps, run_steps
 from harness_search.preflight import check_results_apart
 from harness_search.settings import LONGEST_NAME
 from harness_search.stopwatch import Stopwatch
@@ -87,15 +88,18 @@ def compress(
         progress.note(note)
     tools = open_tools(settings.target, settings.seed, task, progress)
     folder = CompressionFolder(settings.results, settings.run_name(task.name))
+    begun = folder.is_begun()
+    if not begun:
+        foresee_steps(tools, settings.steps)
     check_writable(settings.results)
-    folder.create()
+    spare = folder.create() or (begun and not folder.has_settled())
     busy = f"{folder.path} is being worked on by another process. Wait, or give another `--run`."
     with disk_errors(folder.path), locked(folder.lock, wait=False, busy=busy):
         folder.check_identity(_identity(tools, settings))
         folder.sweep()
         report = folder.read_report()
         if report is None:
-            report = _run(tools, folder, settings)
+            report = _run(tools, folder, settings, spare)
         else:
             report.check_files(folder.path)
             if settings.remeasure:
@@ -117,12 +121,20 @@ def _identity(tools: Tools, settings: CompressSettings) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _run(tools: Tools, folder: CompressionFolder, settings: CompressSettings) -> Report:
-    own = folder.path / "dense.safetensors"
+def _run(
+    tools: Tools, folder: CompressionFolder, settings: CompressSettings, spare: bool
+) -> Report:
+    """Do all the work; a spare folder goes where a step can't be done on this network."""
+    own = folder.dense
     if tools.task.recipe.teacher_epochs:
         train_or_load(tools, own, Stopwatch())
     save_weights(tools.network, own)
-    work, outcomes = run_steps(tools, folder, settings.steps)
+    try:
+        work, outcomes = run_steps(tools, folder, settings.steps)
+    except (ConfigError, TaskError):
+        if spare:
+            folder.discard()
+        raise
     tools.progress.phase("exporting before and after")
     tools.dense = tools.export(tools.network, folder.path / "before.onnx")
     after = tools.export(work.module, folder.path / "model.onnx", work.precision, work.simplified)

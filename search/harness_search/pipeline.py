@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import shutil
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
@@ -17,6 +19,7 @@ from harness.errors import ConfigError, TaskError
 from harness.models.finals import finished
 from harness.models.saving import save_weights
 from harness.training import predict
+from harness_results.compression import DECISION, OUTCOME
 from harness_results.compression_report import read_json
 from harness_search.granule import find_granule
 
@@ -31,9 +34,11 @@ if TYPE_CHECKING:
     from harness_results.compression import CompressionFolder
     from harness_search.tools import Tools
 
-_DECISION, _WEIGHTS, _OUTCOME = "decision.json", "weights.safetensors", "outcome.json"
+_WEIGHTS = "weights.safetensors"
 _TOLD = ("decision", "validation", "params", "seconds")
 """What an outcome must hold for the pipeline to go on from it."""
+_SPREAD = 0.1
+"""Of random numbers in the place of zeros."""
 _SCRATCH = "scratch"
 """Where a step keeps what an interrupted one goes on from; removed once it is done."""
 
@@ -86,6 +91,39 @@ def check_order(steps: Sequence[Step]) -> None:
             )
 
 
+def foresee_steps(tools: Tools, steps: Sequence[Step]) -> None:
+    """Check steps against the network's structure, before it is trained and anything is written.
+
+    It goes as far as the first step of which only the work itself shows what it leaves.
+
+    Raises:
+        HarnessError: As the step does.
+    """
+    tools.progress.phase("checking the steps against the network")
+    work: Work | None = Work(tools.network)
+    with tools.lock.shared(), torch.random.fork_rng(devices=[]):
+        for index, step in enumerate(steps):
+            if work is None:
+                break
+            work = replace(work, module=_alive(work.module))
+            context = Context(tools.task, tools.network, tools.seed("step", index))
+            work = step.foresee(work, context)
+
+
+def _alive(module: nn.Module) -> nn.Module:
+    """Return a copy in evaluation mode that has random numbers for tensors of zeros.
+
+    Some networks begin with branches or a last layer of zeros, so that nothing depends on anything
+    before they are trained.
+    """
+    alive, rng = copy.deepcopy(module).eval(), torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for parameter in alive.parameters():
+            if parameter.is_floating_point() and not parameter.any():
+                parameter.copy_(_SPREAD * torch.randn(parameter.shape, generator=rng))
+    return alive
+
+
 def run_steps(
     tools: Tools, folder: CompressionFolder, steps: Sequence[Step]
 ) -> tuple[Work, list[Outcome]]:
@@ -102,7 +140,7 @@ def run_steps(
         own = folder.step(index, step.name)
         context = _context(tools, own / _SCRATCH, index)
         tools.progress.phase(f"step {index + 1} of {len(steps)}: {step.name}")
-        if (own / _OUTCOME).exists():
+        if (own / OUTCOME).exists():
             work, outcome = _restored(own, step, work, context)
             tools.progress.note(f"step {index + 1}, {step.name}: done before")
         else:
@@ -129,7 +167,7 @@ def _done(
 ) -> tuple[Work, Outcome]:
     started = time.monotonic()
     (folder / _SCRATCH).mkdir(parents=True, exist_ok=True)
-    settled = folder / _DECISION
+    settled = folder / DECISION
     if settled.exists():
         kept = read_json(settled, ("decision", "seconds"))
         decision, before_s = kept["decision"], kept["seconds"]
@@ -142,13 +180,13 @@ def _done(
         step, decision, asdict(_score(tools, work.module)), count_parameters(work.module),
         before_s + time.monotonic() - started,
     )  # fmt: skip
-    _write(folder / _OUTCOME, outcome.as_json())
+    _write(folder / OUTCOME, outcome.as_json())
     shutil.rmtree(folder / _SCRATCH, ignore_errors=True)
     return work, outcome
 
 
 def _restored(folder: Path, step: Step, work: Work, context: Context) -> tuple[Work, Outcome]:
-    told, path = read_json(folder / _OUTCOME, _TOLD), folder / _WEIGHTS
+    told, path = read_json(folder / OUTCOME, _TOLD), folder / _WEIGHTS
     rebuilt = step.rebuild(work, told["decision"], context)
     try:
         rebuilt.module.load_state_dict(load_file(str(path)))

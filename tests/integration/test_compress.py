@@ -247,6 +247,62 @@ def test_bad_steps_are_refused_before_anything_is_written(
     assert not (tmp_path / "results").exists()
 
 
+@pytest.mark.parametrize(
+    ("steps", "named"),
+    [
+        (["student:model=nope"], "Received: 'nope'"),
+        (["prune:params=1%"], "can't reach the goal"),
+        (["distil:epochs=1", "prune:scope=layers,layers=foo=8"], "no prunable group 'foo'"),
+        (["low-rank:params=1%"], "can't get to"),
+        (["depth:params=50%"], "no residual block"),
+    ],
+)
+def test_what_the_structure_tells_is_refused_before_training(
+    tmp_path: Path, steps: list[str], named: str
+) -> None:
+    ended = run_compress(tmp_path, *(part for step in steps for part in ("--step", step)))
+    assert ended.returncode == 2, ended.stderr
+    assert named in " ".join(ended.stderr.split())
+    assert "training the dense" not in ended.stderr
+    assert not (tmp_path / "results").exists()
+
+
+LATE = ("--step", "sparsify:zeros=50%,exclude=foo")
+"""What is only refused once its step comes."""
+
+
+def test_what_is_refused_late_leaves_no_folder(tmp_path: Path) -> None:
+    ended = run_compress(tmp_path, *LATE)
+    assert ended.returncode == 2, ended.stderr
+    assert "training the dense" in ended.stderr
+    assert list((tmp_path / "results" / "compressed").iterdir()) == []
+
+
+def test_a_killed_one_that_is_refused_later_leaves_no_folder_either(tmp_path: Path) -> None:
+    killed = run_compress(
+        tmp_path, *LATE, SUPPORT_KILL_AT="harness_search.compress:save_weights:1:after"
+    )
+    assert killed.returncode == -9
+    assert (folder(tmp_path) / "dense.safetensors").exists()
+    assert run_compress(tmp_path, *LATE).returncode == 2
+    assert list((tmp_path / "results" / "compressed").iterdir()) == []
+
+
+def test_what_the_user_had_in_the_folder_stays(tmp_path: Path) -> None:
+    here = tmp_path / "results" / "compressed" / "mine"
+    here.mkdir(parents=True)
+    (here / "notes.txt").write_text("mine")
+    assert run_compress(tmp_path, "--run", "mine", *LATE).returncode == 2
+    assert run_compress(tmp_path, "--run", "mine", *LATE).returncode == 2
+    assert (here / "notes.txt").read_text() == "mine"
+
+
+def test_finished_steps_stay_where_a_later_one_is_refused(tmp_path: Path) -> None:
+    steps = ("--step", "prune:params=60%", *LATE)
+    assert run_compress(tmp_path, *steps).returncode == 2
+    assert (folder(tmp_path) / "steps" / "01-prune" / "outcome.json").exists()
+
+
 def test_another_compression_of_the_name_is_refused(done: Done) -> None:
     name = folder(done[0]).name
     ended = run_compress(done[0], "--run", name, "--step", "int8")

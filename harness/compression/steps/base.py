@@ -136,6 +136,23 @@ class Step(ABC):
         options = ",".join(f"{key}={written(value)}" for key, value in given.items())
         return f"{self.name}:{options}" if options else self.name
 
+    def foresee(self, work: Work, context: Context) -> Work | None:
+        """Check what can be said of a network's structure alone, before it is trained for long.
+
+        The cores are taken, so `context.granule` isn't asked for; nothing is told to the listener.
+
+        Args:
+            work: The network as the steps before it leave its structure, with any values.
+            context: As for `decide`, but for the values of the teacher.
+
+        Returns:
+            What the next step gets, with any values; None where only this step's work will show.
+
+        Raises:
+            ConfigError: If the options don't fit the structure: as `decide` would.
+        """
+        return None
+
     def decide(self, work: Work, context: Context) -> Decision:
         """Return what is to be done with this network; nothing is changed.
 

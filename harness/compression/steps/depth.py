@@ -43,6 +43,21 @@ class Depth(Step):
                 "blocks as 'depth:blocks=layer1.1+layer2.2'."
             )
 
+    def foresee(self, work: Work, context: Context) -> None:
+        """Check that there are such blocks, or that the share is within reach without all of them.
+
+        Which of them go is a matter of values, and left to `decide`.
+        """
+        known = residual_blocks(work.module, context.example)
+        if self.blocks or not known:
+            self.decide(work, context)
+            return
+        by, keep = ("params", self.params) if self.macs is None else ("macs", self.macs)
+        assert keep is not None
+        judge = Judge(work.module, context, by)
+        if judge.kept([block.name for block in known]) > keep:
+            choose_blocks(judge, known, keep, context)  # which refuses, and says why
+
     def decide(self, work: Work, context: Context) -> Decision:
         """Return the names of the blocks that go, in the order in which they run.
 

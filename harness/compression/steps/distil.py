@@ -75,6 +75,11 @@ class Distil(Step):
     )
     seed: int | None = option(whole(0), None, about="of the order of samples; the pipeline's")
 
+    def foresee(self, work: Work, context: Context) -> Work:
+        """Return the network as it is; check that there is attention to compare."""
+        self._pairs(work.module, context)
+        return work
+
     def decide(self, work: Work, context: Context) -> Decision:
         """Return epochs, learning rate, seed, samples, manner and the layers compared.
 

@@ -40,6 +40,13 @@ class LowRank(Step):
         names, None, about="the only layers that change; else all but the first and the last"
     )
 
+    def foresee(self, work: Work, context: Context) -> None:
+        """Check that there are such layers, and that the share is within reach.
+
+        How far it reaches is a matter of shapes, whatever the singular values are.
+        """
+        self._ranks(work, context, self.granule or 1)
+
     def decide(self, work: Work, context: Context) -> Decision:
         """Return the ranks by layer, the scheme and the granule.
 
@@ -48,32 +55,17 @@ class LowRank(Step):
                 sparse weight.
         """
         context.listener.phase("choosing ranks")
-        sparse = list(dict.fromkeys(module_of(name) for name in work.sparse))
-        named = [name for name in self.layers or () if name in sparse]
-        if named:
-            raise ConfigError(
-                "Step 'low-rank' needs layers without a sparse weight: the two that each becomes "
-                f"would have no zeros. Received: {', '.join(named)}. {_ADVICE}"
-            )
         # Asked before cores are taken: a probe needs the machine to itself.
         granule = self.granule or context.granule()
 
         def choose(step: int) -> dict[str, int]:
-            return choose_ranks(
-                work.module, context.example, self.params, self.scheme, granule=step,
-                layers=self.layers, whole=sparse,
-            )  # fmt: skip
+            return self._ranks(work, context, step)
 
-        try:
-            with context.shared():
-                if self.granule is None:
-                    ranks, granule = in_granules(granule, context.listener, choose)
-                else:
-                    ranks = choose(granule)
-        except ConfigError as exc:
-            if not sparse or self.layers:
-                raise
-            raise ConfigError(f"{exc} Layers with a sparse weight stay whole. {_ADVICE}") from exc
+        with context.shared():
+            if self.granule is None:
+                ranks, granule = in_granules(granule, context.listener, choose)
+            else:
+                ranks = choose(granule)
         return {"ranks": ranks, "scheme": self.scheme, "granule": granule}
 
     def apply(self, work: Work, decision: Decision, context: Context) -> Work:
@@ -86,3 +78,21 @@ class LowRank(Step):
     def rebuild(self, work: Work, decision: Decision, context: Context) -> Work:
         """Return the same structure; no singular values are computed."""
         return replace(work, module=unfilled(work.module, decision["ranks"], decision["scheme"]))
+
+    def _ranks(self, work: Work, context: Context, granule: int) -> dict[str, int]:
+        sparse = list(dict.fromkeys(module_of(name) for name in work.sparse))
+        named = [name for name in self.layers or () if name in sparse]
+        if named:
+            raise ConfigError(
+                "Step 'low-rank' needs layers without a sparse weight: the two that each becomes "
+                f"would have no zeros. Received: {', '.join(named)}. {_ADVICE}"
+            )
+        try:
+            return choose_ranks(
+                work.module, context.example, self.params, self.scheme, granule=granule,
+                layers=self.layers, whole=sparse,
+            )  # fmt: skip
+        except ConfigError as exc:
+            if not sparse or self.layers:
+                raise
+            raise ConfigError(f"{exc} Layers with a sparse weight stay whole. {_ADVICE}") from exc

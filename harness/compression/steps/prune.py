@@ -6,6 +6,8 @@ import copy
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar
 
+import torch
+
 from harness.compression.pruning.allocation import (
     FLOOR,
     adaptive,
@@ -28,13 +30,18 @@ from harness.compression.steps.base import Step
 from harness.compression.steps.granules import in_granules
 from harness.compression.steps.layer_widths import layer_widths
 from harness.compression.steps.options import choice, names, option, share, whole
-from harness.compression.steps.prune_notes import tell_layers, tell_ratio, tell_sparse, tell_whole
+from harness.compression.steps.prune_notes import (
+    tell_layers,
+    tell_ratio,
+    tell_silent,
+    tell_sparse,
+    tell_whole,
+)
 from harness.errors import ConfigError, TaskError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
-    import torch
     from torch import nn
 
     from harness.compression.pruning.dependency.parts import PruningGraph, Widths
@@ -107,6 +114,17 @@ class Prune(Step):
                 "the floor out, or choose scope=global."
             )
 
+    def foresee(self, work: Work, context: Context) -> None:
+        """Check that there are such groups, and that the goal is within reach.
+
+        How far pruning reaches is a matter of widths, so that all channels may count alike.
+        """
+        graph = _graph(work.module, context)
+        self._silent(work.module, graph)
+        alike = {group.name: torch.ones(group.width) for group in graph.groups}
+        widths = self._widths(work.module, graph, alike, self.granule or 1)
+        choose_channels(graph, alike, widths)
+
     def decide(self, work: Work, context: Context) -> Decision:
         """Return `removed_channels`, `widths` and `dense_widths`, each by group, and `granule`.
 
@@ -121,7 +139,7 @@ class Prune(Step):
             context.listener.phase("finding the prunable groups")
             graph = _graph(module, context)
             tell_whole(graph, context.listener)
-            self._check_criterion(module, graph, context)
+            tell_silent(self.criterion, self._silent(module, graph), context.listener)
             context.listener.phase(f"scoring channels by {self.criterion}")
             scores = self._scores(module, graph, context)
 
@@ -158,7 +176,8 @@ class Prune(Step):
             smaller = prune(work.module, graph, context.example, decision["removed_channels"])
         return replace(work, module=smaller)
 
-    def _check_criterion(self, module: nn.Module, graph: PruningGraph, context: Context) -> None:
+    def _silent(self, module: nn.Module, graph: PruningGraph) -> tuple[str, ...]:
+        """Return the groups that the criterion says nothing of; not all, or that is refused."""
         silent = silent_groups(module, graph, self.criterion)
         if len(silent) == len(graph.groups):
             raise ConfigError(
@@ -166,11 +185,7 @@ class Prune(Step):
                 f"Received: {self.criterion!r}, which says nothing of any. Choose one of: "
                 f"{', '.join(applicable_criteria(module, graph))}."
             )
-        if silent:
-            context.listener.note(
-                f"the criterion {self.criterion} says nothing of {', '.join(silent)}: channels "
-                "count alike there"
-            )
+        return silent
 
     def _scores(
         self, module: nn.Module, graph: PruningGraph, context: Context

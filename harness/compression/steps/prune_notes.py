@@ -24,6 +24,15 @@ def tell_whole(graph: PruningGraph, listener: Listener) -> None:
         listener.note(f"left whole: {', '.join(found)}: {reason}")
 
 
+def tell_silent(criterion: str, silent: Collection[str], listener: Listener) -> None:
+    """Tell which groups a criterion says nothing of."""
+    if silent:
+        listener.note(
+            f"the criterion {criterion} says nothing of {', '.join(silent)}: channels count alike "
+            "there"
+        )
+
+
 def tell_ratio(
     asked: float,
     widths: Mapping[str, int],

@@ -31,6 +31,10 @@ class Recalibrate(Step):
 
     samples: int = option(whole(2), 2048, about="training samples to estimate them from, at most")
 
+    def foresee(self, work: Work, context: Context) -> Work:
+        """Return the network as it is: only its statistics will change."""
+        return work
+
     def decide(self, work: Work, context: Context) -> Decision:
         """Return how many samples are used: none where there is nothing to estimate."""
         if not batch_norms(work.module):

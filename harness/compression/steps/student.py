@@ -44,6 +44,11 @@ class Student(Step):
                 f"pretrained=yes and weights={self.weights}. Leave one of them out."
             )
 
+    def foresee(self, work: Work, context: Context) -> Work:
+        """Return the other network, with its own values."""
+        network = self._network(self._settled(context), context)
+        return replace(work, module=network.module, sparse=())
+
     def decide(self, work: Work, context: Context) -> Decision:
         """Return which network is built, and from which seed.
 
@@ -51,11 +56,7 @@ class Student(Step):
             ConfigError: If it can't be built for the data, doesn't run on them, takes images in
                 another order than the task has them, or returns other shapes than the teacher.
         """
-        seed = context.seed if self.seed is None else self.seed
-        here = Path.cwd()
-        weights = None if self.weights is None else str(here / self.weights)
-        model = beside(self.model, here) + (PRETRAINED if self.pretrained == "yes" else "")
-        decision = {"model": model, "seed": seed, "weights": weights}
+        decision = self._settled(context)
         self._network(decision, context)
         return decision
 
@@ -73,6 +74,13 @@ class Student(Step):
         """
         network = self._network({**decision, "weights": None}, context)
         return replace(work, module=network.module, sparse=())
+
+    def _settled(self, context: Context) -> Decision:
+        seed = context.seed if self.seed is None else self.seed
+        here = Path.cwd()
+        weights = None if self.weights is None else str(here / self.weights)
+        model = beside(self.model, here) + (PRETRAINED if self.pretrained == "yes" else "")
+        return {"model": model, "seed": seed, "weights": weights}
 
     def _network(self, decision: Decision, context: Context) -> Network:
         data = context.task.data
