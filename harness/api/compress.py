@@ -10,6 +10,7 @@ from harness.api.request import read_work_request
 from harness.compression.steps import parse_step
 from harness.compression.steps.base import Step
 from harness.errors import ConfigError
+from harness.models.asked import POSITIONAL, asked_as
 from harness_search.compress import CompressSettings
 from harness_search.compress import compress as _compress
 from harness_search.pipeline import check_order
@@ -70,7 +71,8 @@ def compress(
     again = options.pop("remeasure", False)
     if not isinstance(again, bool):
         raise ConfigError(f"`remeasure` must be True or False. Received: {again!r}.")
-    settings, task = read_work_request(model, data, options, "compress").load(progress)
+    with asked_as(POSITIONAL):
+        settings, task = read_work_request(model, data, options, "compress").load(progress)
     asked = CompressSettings(
         settings.target, chosen, settings.seed, run, settings.results, remeasure=again
     )
@@ -102,7 +104,8 @@ def rebuild(
     task = None
     if model is not None or data is not None or options.get("task") is not None:
         progress = options.get("progress") or Progress()
-        _, task = read_work_request(model, data, options, "compress").load(progress)
+        with asked_as(POSITIONAL):
+            _, task = read_work_request(model, data, options, "compress").load(progress)
     elif options:
         raise ConfigError(
             f"`{min(options)}` goes with a model and data. Received neither: the task is made from "

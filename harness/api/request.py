@@ -14,6 +14,7 @@ from harness.api.target import chosen_target, target_settings
 from harness.budget import parse_budgets
 from harness.compression.quantisation.precision import WEIGHT_BYTES as PRECISIONS
 from harness.errors import ConfigError
+from harness.models.asked import asked
 from harness.tasks import DEFAULT, check_task_name, shipped_task
 from harness.tasks.recipe import Recipe
 from harness.tasks.spec import TaskSpec, build_task, make_reduction
@@ -90,7 +91,7 @@ def read_request(model: Any, data: Any, options: SearchOptions) -> Request:
     given = check_options(options)
     task = given.get("task")
     if task is not None and (model is not None or data is not None):
-        raise ConfigError("Give `--task`, or `--model` and `--data`; not both.")
+        raise ConfigError(f"Give `--task`, or {asked()} and `--data`; not both.")
     if isinstance(data, Path):
         data = str(data)
     if task is not None and is_task_file(task):
@@ -234,8 +235,9 @@ def _task_maker(model: Any, data: Any, given: Mapping[str, Any]) -> Callable[[Pr
         _check_ready_made(given)
         return lambda progress: _ready_made(given.get("task", DEFAULT), values, reduction)
     if model is None or data is None:
-        missing, there = ("--model", "--data") if model is None else ("--data", "--model")
-        raise ConfigError(f"`{there}` needs `{missing}` beside it: together they make a task.")
+        pair = (asked(), "`--data`")
+        missing, there = pair if model is None else pair[::-1]
+        raise ConfigError(f"{there} needs {missing} beside it: together they make a task.")
     weights = given.get("weights")
     spec = TaskSpec(
         model=model, data=data, weights=None if weights is None else Path(weights),
@@ -255,7 +257,7 @@ def _check_ready_made(given: Mapping[str, Any]) -> None:
     for key in _OWN:
         if given.get(key):
             flag = key.replace("_", "-")
-            raise ConfigError(f"`--{flag}` goes with `--model` and `--data`, not with `--task`.")
+            raise ConfigError(f"`--{flag}` goes with {asked()} and `--data`, not with `--task`.")
     if isinstance(given.get("task", DEFAULT), str):
         check_task_name(given.get("task", DEFAULT))
 

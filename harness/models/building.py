@@ -7,6 +7,7 @@ import math
 from torch import nn
 
 from harness.errors import ConfigError
+from harness.models.asked import as_asked
 
 
 def check_sample(model: str, inputs: tuple[int, ...], axes: str, smallest: int = 1) -> None:
@@ -27,7 +28,7 @@ def check_sample(model: str, inputs: tuple[int, ...], axes: str, smallest: int =
     )
     if len(inputs) != len(axes):
         fits = {3: "small-cnn", 2: "cnn1d", 1: "mlp"}.get(len(inputs))
-        hint = f" For these data, try `--model {fits}`." if fits else ""
+        hint = f" For these data, try {as_asked(fits)}." if fits else ""
         raise ConfigError(
             f"The model {model!r} takes {takes}. Received samples of shape {list(inputs)}.{hint}"
         )

@@ -10,6 +10,7 @@ from torch import nn
 
 from harness.errors import ConfigError
 from harness.importing import user_code
+from harness.models.asked import asked
 from harness.models.check_module import dtype_name
 
 _LEAK = 1e-3
@@ -58,7 +59,7 @@ def _check_training(module: nn.Module, example: torch.Tensor, shapes: list[torch
     Raises:
         ConfigError: If it can't be copied, or returns others, such as auxiliary outputs.
     """
-    with user_code("copying the network (copy.deepcopy)", "`--model`"):
+    with user_code("copying the network (copy.deepcopy)", asked()):
         trained = copy.deepcopy(module).train()
     if len(example) == 1:  # batch norm can't be trained on one sample
         return
@@ -79,7 +80,7 @@ def _run(module: nn.Module, example: torch.Tensor, mode: str = "") -> tuple[torc
         ConfigError: If it fails, or returns something else than tensors.
     """
     what = f"the network, run{mode} on {len(example)} samples of shape {list(example.shape[1:])}"
-    with user_code(f"{what} ({dtype_name(example)})", "`--model`"), torch.inference_mode():
+    with user_code(f"{what} ({dtype_name(example)})", asked()), torch.inference_mode():
         found: Any = module(example)
     if isinstance(found, torch.Tensor):
         return (found,)

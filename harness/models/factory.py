@@ -11,6 +11,7 @@ from torch import nn
 
 from harness.errors import ConfigError
 from harness.importing import load_object, user_code
+from harness.models.asked import asked
 from harness.models.check_module import check_module
 
 if TYPE_CHECKING:
@@ -36,21 +37,21 @@ def user_network(spec: str, inputs: tuple[int, ...], outputs: int | None, seed: 
         ConfigError: If there is no such factory, it needs other arguments, it fails, or what it
             returns is no network that can be pruned.
     """
-    found = load_object(spec, "`--model`")
+    found = load_object(spec, asked())
     if isinstance(found, nn.Module):
         # A copy: the user's own object is left as it is, whatever is loaded or trained.
-        return copy.deepcopy(check_module(found, f"`--model` {spec}"))
+        return copy.deepcopy(check_module(found, f"{asked()} {spec}"))
     if not callable(found):
         raise ConfigError(
-            f"`--model` {spec} must be a function, a class or an nn.Module. Received: "
+            f"{asked()} {spec} must be a function, a class or an nn.Module. Received: "
             f"{type(found).__name__}."
         )
     arguments = _arguments(found, spec, inputs, outputs)
     # Anew, since importing the user's code may have drawn numbers, and is done only once.
     torch.manual_seed(seed)
-    with user_code(spec, "`--model`"):
+    with user_code(spec, asked()):
         made = found(**arguments)
-    return check_module(made, f"What `--model` {spec} returned")
+    return check_module(made, f"What {asked()} {spec} returned")
 
 
 def _arguments(
@@ -79,7 +80,7 @@ def _arguments(
     ]
     if missing:
         raise ConfigError(
-            f"`--model` {spec} requires {', '.join(missing)}, which nothing here can fill: a "
+            f"{asked()} {spec} requires {', '.join(missing)}, which nothing here can fill: a "
             f"factory may require {', '.join(sorted(known))}. Write a small function that fills "
             "the rest in and returns the network, and name that one."
         )

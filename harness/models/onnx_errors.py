@@ -6,6 +6,7 @@ import contextlib
 from typing import TYPE_CHECKING
 
 from harness.errors import ConfigError, HarnessError
+from harness.models.asked import as_asked
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -56,7 +57,7 @@ def unsupported(path: Path, node: onnx.NodeProto) -> ConfigError:
     else:
         reason = (
             "has no counterpart in the conversion to torch. Replace that operation before the "
-            "export, or give the network as Python (`--model FILE.py:function`)"
+            f"export, or give the network as Python ({as_asked('FILE.py:function')})"
         )
     return refusal(path, node, reason)
 
@@ -83,5 +84,5 @@ def in_torch(path: Path) -> Iterator[None]:
         raise ConfigError(
             f"{path} can't be searched: converted to torch, it fails ({detail}). Export the model "
             "again with the batch dynamic, or give the network as Python "
-            "(`--model FILE.py:function`)."
+            f"({as_asked('FILE.py:function')})."
         ) from exc

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from harness.errors import ConfigError
+from harness.models.asked import as_asked
 from harness.models.network import Network
 from harness.models.onnx_convert import walk_graph
 from harness.models.onnx_elementwise import ELEMENTWISE
@@ -127,7 +128,7 @@ def _check(module: OnnxNetwork, file: OnnxFile, sample: tuple[int, ...]) -> None
                 f"{file.path}: in torch, outputs for a batch of {batch} differ from ONNX Runtime's "
                 f"by {error:.2g} of the largest one. Expected at most {TOLERANCE:.0e}. Export the "
                 "model again with the batch dynamic, in evaluation mode, or give the network as "
-                "Python (`--model FILE.py:function`)."
+                f"Python ({as_asked('FILE.py:function')})."
             )
 
 

@@ -13,6 +13,7 @@ import torch
 
 from harness.errors import ConfigError
 from harness.models import MODELS
+from harness.models.asked import as_asked, asked
 from harness.models.factory import user_network
 from harness.models.network import Network
 
@@ -77,8 +78,8 @@ def _build(
         raise _unknown(spec)
     if outputs is None:
         raise ConfigError(
-            f"`--model` {spec} is built for a number of outputs, which these data don't tell. Name "
-            "a function of your own that builds it: `--model path/file.py:factory`."
+            f"{asked()} {spec} is built for a number of outputs, which these data don't tell. Name "
+            f"a function of your own that builds it: {as_asked('path/file.py:factory')}."
         )
     if colon:
         from harness.models.hubs import hub_network
@@ -102,7 +103,7 @@ def _from_onnx(file: str, spec: str, inputs: tuple[int, ...], weights: Path | No
     if weights is not None:
         raise ConfigError("An ONNX file brings its own weights: leave out `--weights`.")
     if not file:
-        raise ConfigError("`--model onnx:FILE` must name a file, such as 'onnx:model.onnx'.")
+        raise ConfigError(f"{as_asked('onnx:FILE')} must name a file, such as 'onnx:model.onnx'.")
     from harness.models.onnx_file import load_onnx
 
     return replace(load_onnx(Path(file), inputs), spec=spec)
@@ -124,4 +125,4 @@ def _unknown(spec: str) -> ConfigError:
     }.get(".pt" if suffix in (".pth", ".ckpt", ".bin", ".safetensors") else suffix, "")
     if near:
         hint = f" Did you mean {near[0]!r}?"
-    return ConfigError(f"`--model` must be {FORMS}. Received: {spec!r}.{hint}")
+    return ConfigError(f"{asked()} must be {FORMS}. Received: {spec!r}.{hint}")

@@ -8,6 +8,7 @@ import torch
 
 from harness.errors import ConfigError
 from harness.importing import user_code
+from harness.models.asked import as_asked
 from harness.models.weights_file import read_state
 
 if TYPE_CHECKING:
@@ -140,7 +141,7 @@ def _misfit(
         hint = (
             f"All but the last layer, {last!r}, fits: the weights are for another number of "
             "outputs than these data have. To start from the rest, write a factory that loads "
-            "them and then replaces that layer: `--model path/file.py:factory`."
+            f"them and then replaces that layer: {as_asked('path/file.py:factory')}."
         )
     elif not any(name in own for name in state):
         hint = (

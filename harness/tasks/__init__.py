@@ -7,6 +7,7 @@ import importlib
 from typing import TYPE_CHECKING
 
 from harness.errors import ConfigError
+from harness.models.asked import asked
 
 if TYPE_CHECKING:
     from harness.tasks.base import Task
@@ -27,7 +28,7 @@ def check_task_name(name: str) -> None:
         hint = f" Did you mean {near[0]!r}?" if near else ""
         raise ConfigError(
             f"Unknown task {name!r}. Known: {', '.join(TASKS)}; or FILE.toml as `harness init` "
-            f"writes it, or `--model` and `--data` for your own.{hint}"
+            f"writes it, or {asked()} and `--data` for your own.{hint}"
         )
 
 

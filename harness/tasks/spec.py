@@ -14,6 +14,7 @@ from harness.data.reduce import METHODS
 from harness.data.spec import data_spec, load_data
 from harness.errors import ConfigError
 from harness.models import MODELS
+from harness.models.asked import as_asked
 from harness.models.check import check_network
 from harness.models.check_module import check_module
 from harness.models.finals import InUnits
@@ -196,7 +197,7 @@ def _check_against_file(network: Network, data: Data) -> None:
         raise ConfigError(
             f"{network.spec[5:]}: in torch, outputs for {len(samples)} samples of the data differ "
             f"from ONNX Runtime's by {error:.2g} of the largest one. Expected at most "
-            f"{TOLERANCE:.0e}. Give the network as Python (`--model FILE.py:function`)."
+            f"{TOLERANCE:.0e}. Give the network as Python ({as_asked('FILE.py:function')})."
         )
 
 

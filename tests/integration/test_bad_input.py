@@ -610,3 +610,34 @@ def test_a_cache_folder_that_cannot_be_made(
     if ended.exit_code != 0:  # going on without a cache is as good as a message
         assert_one_message(ended.stderr, str(cache))
         assert "--results" not in ended.stderr
+
+
+@pytest.mark.parametrize(
+    ("args", "named"),
+    [
+        (["resnet20"], "`MODEL` needs `--data` beside it"),
+        (["nope", "--data", "digits"], "`MODEL` must be a shipped model"),
+        (["nowhere.py:net", "--data", "digits"], "`MODEL` names the Python file"),
+        (["cnn1d", "--data", "digits"], "try `small-cnn` as `MODEL`"),
+        (["mlp", "--task", "tiny"], "Give `--task`, or `MODEL` and `--data`"),
+        (
+            ["small-cnn", "--data", "digits", "--step", "student:model=nope"],
+            "`model` must be a shipped",
+        ),
+    ],
+)
+def test_a_network_is_called_what_the_command_calls_it(
+    tmp_path: Path, args: list[str], named: str
+) -> None:
+    step = () if "--step" in args else ("--step", "rewrite")
+    ended = call("compress", *args, *step, "--target", "fake", "--results", str(tmp_path / "r"))
+    assert ended.exit_code == 2
+    told = " ".join(ended.stderr.split())
+    assert named in told
+    assert "--model" not in told
+    assert not (tmp_path / "r").exists()
+
+
+def test_a_search_calls_its_network_by_its_option() -> None:
+    ended = call("search", "--budget", "50%", "--model", "nope", "--data", "digits")
+    assert "`--model` must be a shipped model" in ended.stderr

@@ -10,6 +10,7 @@ from harness.compression.steps.base import Context, Decision, Step, Work
 from harness.compression.steps.options import choice, option, text, whole
 from harness.compression.steps.outputs import check_outputs
 from harness.errors import ConfigError
+from harness.models.asked import asked_as
 from harness.models.check import check_network
 from harness.models.spec import PRETRAINED, load_network
 from harness.tasks.taskfile import beside
@@ -87,16 +88,17 @@ class Student(Step):
         stored = replace(data.validation, nhwc=False)  # networks are built for [C, H, W]
         weights = decision["weights"]
         try:
-            network = load_network(
-                decision["model"], inputs=stored.sample_shape, outputs=data.outputs,
-                weights=None if weights is None else Path(weights), seed=decision["seed"],
-            )  # fmt: skip
-            if network.nhwc != data.validation.nhwc:
-                raise ConfigError(
-                    f"the dense network takes images {_order(data.validation.nhwc)}, and this one "
-                    f"{_order(network.nhwc)}. Give a network of the same order."
-                )
-            check_network(network.module, context.task.example_input(2), None)
+            with asked_as("model"):
+                network = load_network(
+                    decision["model"], inputs=stored.sample_shape, outputs=data.outputs,
+                    weights=None if weights is None else Path(weights), seed=decision["seed"],
+                )  # fmt: skip
+                if network.nhwc != data.validation.nhwc:
+                    raise ConfigError(
+                        f"the dense network takes images {_order(data.validation.nhwc)}, and this "
+                        f"one {_order(network.nhwc)}. Give a network of the same order."
+                    )
+                check_network(network.module, context.task.example_input(2), None)
         except ConfigError as exc:
             raise ConfigError(f"Step {self.name!r}, model={self.model}: {exc}") from exc
         check_outputs(self.name, network.module, context)
