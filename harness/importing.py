@@ -7,20 +7,23 @@ import difflib
 import hashlib
 import importlib
 import importlib.util
+import inspect
 import sys
 import sysconfig
 import traceback
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from harness.errors import ConfigError, HarnessError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from types import ModuleType
 
 
 _OURS = Path(__file__).parent
+_SHOWN = 10
+"""Names of a module that an error lists."""
 _folders: set[Path] = set()
 """Folders of the user's code that were put on the module path here."""
 
@@ -63,10 +66,13 @@ def user_code(subject: str, option: str) -> Iterator[None]:
     except HarnessError:
         raise
     except (Exception, SystemExit) as exc:
-        raise ConfigError(
-            f"{option}: {subject} failed{_place(exc)}: {_text(exc)}. "
+        place = _place(exc)
+        advice = (
             "Mend it there, and try it in plain Python first."
-        ) from exc
+            if place
+            else "Try the same in plain Python: no line of a file of yours was at work."
+        )
+        raise ConfigError(f"{option}: {subject} failed{place}: {_text(exc)}. {advice}") from exc
 
 
 def _file_module(path: Path, option: str) -> ModuleType:
@@ -180,13 +186,28 @@ def _attribute(module: ModuleType, name: str, place: str, option: str) -> Any:
             names = [known for known in dir(found) if not known.startswith("_")]
             near = difflib.get_close_matches(part, names, n=1)
             hint = f" Did you mean {near[0]!r}?" if near else ""
-            raise ConfigError(f"{option}: {place} has no {part!r}.{hint}")
+            own = [known for known in names if _is_own(found, known)]
+            more = ", ..." if len(own) > _SHOWN else ""
+            listed = f" It has: {', '.join(own[:_SHOWN])}{more}." if own else ""
+            raise ConfigError(f"{option}: {place} has no {part!r}.{listed}{hint}")
         found = getattr(found, part)
     return found
 
 
+def _is_own(holder: Any, name: str) -> bool:
+    """Return whether something that can be called was made there, and not just imported."""
+    try:
+        value = getattr(holder, name)
+    except Exception:  # properties may fail
+        return False
+    if not isinstance(holder, ModuleType) or not callable(value):
+        return False
+    made_here = getattr(value, "__module__", None) == holder.__name__
+    return made_here or not (inspect.isclass(value) or inspect.isroutine(value))
+
+
 def _place(exc: BaseException) -> str:
-    """Return ` at file:line`, where the user's own code went wrong; empty where unknown."""
+    """Return ` at file:line`, where the user's own code went wrong; empty if none of it ran."""
     if isinstance(exc, SyntaxError) and exc.filename:
         return f" at {exc.filename}:{exc.lineno}"
     frames = [
@@ -197,10 +218,7 @@ def _place(exc: BaseException) -> str:
     paths = sysconfig.get_paths()
     libraries = (*(paths[key] for key in ("stdlib", "purelib", "platlib")), str(_OURS))
     own = [frame for frame in frames if not frame.filename.startswith(libraries)]
-    if not frames:
-        return ""
-    last = (own or frames)[-1]
-    return f" at {last.filename}:{last.lineno}"
+    return f" at {own[-1].filename}:{own[-1].lineno}" if own else ""
 
 
 def _text(exc: BaseException) -> str:

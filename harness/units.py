@@ -86,10 +86,15 @@ def parse_share(text: str, option: str) -> float:
         value = parts[0] / (100 if parts[1] else 1)
     if not 0 < value <= 1:
         raise ConfigError(
-            f"`{option}` must be a share such as '0.3' or '30%', above 0 and at most 1. "
+            f"`{option}` must be a share above 0 % and at most 100 %, such as '30%' or '0.3'. "
             f"Received: {text!r}."
         )
     return value
+
+
+def format_share(share: float) -> str:
+    """Return a share for people: `"49.0 %"`."""
+    return f"{share * 100:.1f} %"
 
 
 def parse_count(text: str, option: str, least: int = 1) -> int:

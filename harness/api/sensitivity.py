@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any, TypedDict, Unpack, cast
 from harness.api.options import check_names
 from harness.api.request import read_request
 from harness.compression.pruning.importance import CRITERIA
+from harness.compression.steps.options import share
 from harness.errors import ConfigError
-from harness.units import parse_count, parse_share
+from harness.units import parse_count
 from harness_search.analysis import RATIOS, SAMPLES, Analysis
 from harness_search.progress import Progress
 from harness_search.sensitivity import sensitivity as _sensitivity
@@ -102,13 +103,13 @@ def _ratios(given: Any) -> tuple[float, ...]:
         raise ConfigError(
             f"`--ratios` must be a list of shares such as '25%,50%,75%'. Received: {given!r}."
         )
-    found = sorted({parse_share(str(part), "--ratios") for part in parts})
-    if found[-1] >= 1:
+    try:
+        return tuple(sorted({share(part) for part in parts}))
+    except ValueError as exc:
         raise ConfigError(
-            f"`--ratios` must be below 100%: a group without channels computes nothing. Received: "
-            f"{given!r}."
-        )
-    return tuple(found)
+            f"`--ratios`: each must be {exc}, since a group without channels computes nothing. "
+            f"Received: {given!r}."
+        ) from exc
 
 
 def _criterion(given: Any) -> str:

@@ -128,15 +128,20 @@ def _misfit(
     """Return the message of weights that don't fit."""
     described = [f"{n} ({_kind(state[n])} instead of {_kind(own[n])})" for n in misshapen]
     parts = [
-        f"{len(names)} {what}: {', '.join(names[:_SHOWN])}{', ...' if len(names) > _SHOWN else ''}"
+        f"{what} ({', '.join(names[:_SHOWN])}{', ...' if len(names) > _SHOWN else ''})"
         for what, names in (
-            ("missing", missing), ("unknown to the network", unknown), ("misshapen", described)
+            (f"weights of the network that the file lacks: {len(missing)} of {len(own)}", missing),
+            (f"weights that the network doesn't know: {len(unknown)} of {len(state)}", unknown),
+            (f"weights of another shape or type: {len(misshapen)} of {len(own)}", described),
         )
         if names
-    ]  # fmt: skip
+    ]
     last = next(reversed(own)).rpartition(".")[0]
     wrong = {name.rpartition(".")[0] for name in (*missing, *unknown, *misshapen)}
-    hint = "Were they saved from this very network?"
+    hint = (
+        "Were they saved from this very network? Check its kind and its size: a deeper network of "
+        "the same kind has more layers of such names."
+    )
     if wrong == {last} and not missing and not unknown:
         hint = (
             f"All but the last layer, {last!r}, fits: the weights are for another number of "
@@ -147,7 +152,7 @@ def _misfit(
         hint = (
             "No name fits: these are another network's weights, or it names its layers otherwise."
         )
-    return f"{subject} doesn't fit the network. Of {len(own)} weights, {'; '.join(parts)}. {hint}"
+    return f"{subject} doesn't fit the network: {'; '.join(parts)}. {hint}"
 
 
 def _kind(tensor: torch.Tensor) -> str:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from harness.atomic import write_atomic
 from harness.errors import ConfigError
+from harness_results.compression_identity import differing
 from harness_results.compression_report import Report, read_json, read_report
 from harness_results.files import disk_errors
 
@@ -108,11 +109,10 @@ class CompressionFolder:
         known = read_json(path)
         for key, value in wanted.items():
             if known.get(key) != value:
-                sides = _differing(known.get(key), value)
-                was, now = (json.dumps(one, ensure_ascii=False) for one in sides)
+                was, now, words = differing(key, known.get(key), value)
                 raise ConfigError(
-                    f"{self.path} was begun with {key} {was}; received {now}. Run it as it was "
-                    "begun, or give another `--run NAME`."
+                    f"{self.path} was begun with {key} {was}; received {now}.{words} Run it as it "
+                    "was begun, or give another `--run NAME`."
                 )
 
     def test_reads(self) -> int:
@@ -144,11 +144,3 @@ class CompressionFolder:
         """Remove temporary files that a killed process left half-written."""
         for path in self.path.rglob(".*.tmp"):
             path.unlink(missing_ok=True)
-
-
-def _differing(was: Any, now: Any) -> tuple[Any, Any]:
-    """Return both values; of two tables, the keys alone in which they differ."""
-    if not (isinstance(was, dict) and isinstance(now, dict)):
-        return was, now
-    keys = [key for key in {**was, **now} if was.get(key) != now.get(key)]
-    return tuple({key: one[key] for key in keys if key in one} for one in (was, now))  # type: ignore[return-value]

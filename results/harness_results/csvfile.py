@@ -16,6 +16,8 @@ REMEDY = (
     "It is made from the records: `harness leaderboard rebuild`, with the same `--results`, writes "
     "it anew."
 )
+_SHOWN, _LONGEST = 4, 20
+"""Columns that an error names, and the most characters of each."""
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 
@@ -66,10 +68,8 @@ def read_csv(
     except (OSError, UnicodeDecodeError, csv.Error) as exc:
         raise ConfigError(f"{path} is not a readable CSV: {exc}. {remedy}") from exc
     if not rows or rows[0] != list(columns):
-        received = f"{len(rows[0])} others" if rows else "an empty file"
-        raise ConfigError(
-            f"{path}: expected the {len(columns)} columns of {what}, received {received}. {remedy}"
-        )
+        found = rows[0] if rows else []
+        raise ConfigError(f"{path} is not the table of {what}: {_unlike(found, columns)}. {remedy}")
     for number, row in enumerate(rows[1:], start=2):
         if len(row) != len(columns):
             raise ConfigError(
@@ -77,3 +77,29 @@ def read_csv(
                 f"{remedy}"
             )
     return [dict(zip(columns, row, strict=True)) for row in rows[1:]]
+
+
+def _unlike(found: Sequence[str], columns: Sequence[str]) -> str:
+    """Return how the first row of a file differs from the columns that it must have."""
+    lacking, others = (
+        [n for n in a if n not in b] for a, b in ((columns, found), (found, columns))
+    )
+    if not found:
+        return "the file is empty"
+    if len(lacking) == len(columns):
+        return (
+            f"its columns must be {_listed(columns)}. Received a file of another kind, which "
+            f"begins with {_listed(found)}"
+        )
+    if lacking or others:
+        told = [f"it {verb} {_listed(names)}" for verb, names in
+                (("lacks the columns", lacking), ("has the columns", others)) if names]  # fmt: skip
+        return " and ".join(told)
+    return f"its columns must be in the order {_listed(columns)}"
+
+
+def _listed(names: Sequence[str]) -> str:
+    """Return the first few columns of a table, each cut where it is long."""
+    words = [name if name.isprintable() else repr(name) for name in names[:_SHOWN]]
+    words = [word if len(word) <= _LONGEST else f"{word[:_LONGEST]}..." for word in words]
+    return ", ".join(words) + (", ..." if len(names) > _SHOWN else "")

@@ -307,8 +307,12 @@ def test_another_compression_of_the_name_is_refused(done: Done) -> None:
     name = folder(done[0]).name
     ended = run_compress(done[0], "--run", name, "--step", "int8")
     assert ended.returncode == 2
-    assert "was begun with steps" in ended.stderr
-    assert "--run NAME" in ended.stderr
+    told = " ".join(ended.stderr.split())
+    assert (
+        "was begun with steps --step prune:params=0.6 --step distil:epochs=1 --step int8; " in told
+    )
+    assert "received --step int8. Step 1 was prune and is int8. Run it as it was begun" in told
+    assert "--run NAME" in told
 
 
 def test_another_target_is_refused_by_what_differs(done: Done) -> None:

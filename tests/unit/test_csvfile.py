@@ -67,16 +67,18 @@ GOOD = to_csv(("a", "b"), [{"a": 1, "b": 2}, {"a": 3, "b": 4}])
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        (b"", "an empty file"),
-        (b"a\n1\n", "expected the 2 columns"),
-        (b"b,a\n1,2\n", "expected the 2 columns"),
+        (b"", "the file is empty"),
+        (b"a\n1\n", "it lacks the columns b"),
+        (b"a,b,c\n1,2,3\n", "it has the columns c"),
+        (b"x,y\n1,2\n", "must be a, b. Received a file of another kind, which begins with x, y"),
+        (b"b,a\n1,2\n", "its columns must be in the order a, b"),
         (GOOD[:-3], "line 3: expected 2 cells, received 1"),
         (GOOD + b"5,6,7\n", "line 4: expected 2 cells, received 3"),
         (GOOD + b'5,"6\n', "not a readable CSV"),
         (b"\xff\xfe\x00", "not a readable CSV"),
-        (b"\x00" * len(GOOD), "expected the 2 columns"),
+        (b"\x00" * len(GOOD), "a file of another kind"),
     ],
-    ids=["empty", "columns", "order", "cut", "long", "quote", "binary", "zeros"],
+    ids=["empty", "lacking", "more", "columns", "order", "cut", "long", "quote", "binary", "zeros"],
 )
 def test_a_corrupt_table_is_refused(tmp_path: Path, data: bytes, message: str) -> None:
     path = tmp_path / "t.csv"

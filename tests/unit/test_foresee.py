@@ -39,11 +39,12 @@ def task_of(module: nn.Module) -> Task:
 
 
 REFUSED = [
-    (resnet, "prune:params=1%", "within reach|can't reach"),
+    (resnet, "prune:params=1%", r"at most 1\.0 % of .*keeps \d+\.\d %\. Give a larger share"),
     (resnet, "prune:params=0.1%,scope=uniform,granule=1", "can't reach"),
     (resnet, "prune:scope=layers,layers=foo=8", "no prunable group 'foo'"),
     (resnet, "prune:scope=layers,layers=conv1=900", "must keep 1 to"),
     (resnet, "prune:params=50%,exclude=foo", "no prunable group 'foo'"),
+    (resnet, "prune:ratio=99%", r"that may go.*Give a smaller ratio"),
     (resnet, "low-rank:params=1%", "can't get to"),
     (resnet, "low-rank:params=50%,layers=foo", "'foo' can't be separated"),
     (resnet, "depth:blocks=layer9.9", "no block 'layer9.9'"),
@@ -53,8 +54,8 @@ REFUSED = [
     (lambda: tiny().model(), "depth:blocks=conv1", "no residual block"),
     (lambda: nn.Sequential(nn.Conv2d(1, 8, 3), nn.ReLU(), nn.Conv2d(8, 3, 6), nn.Flatten()),
      "prune:params=50%,criterion=bn_scale", "says nothing of any"),
-    (Recurrent, "prune:params=50%", "needs channels that can go"),
-    (Recurrent, "low-rank:params=50%", "can't get to|none to separate"),
+    (Recurrent, "prune:params=50%", "Left whole: rnn: rnn is a recurrent layer"),
+    (Recurrent, "low-rank:params=50%", "no layer to separate"),
 ]  # fmt: skip
 
 

@@ -3,9 +3,12 @@ from __future__ import annotations
 import sys
 
 import pytest
+import torch
+from torch import nn
 
 from harness.errors import ConfigError, TaskError
 from harness.importing import load_object, user_code
+from harness.models.check import check_network
 
 
 @pytest.fixture(autouse=True)
@@ -99,6 +102,14 @@ def test_what_is_not_there(here):
     refuse("nets:bild", "nets has no 'bild'", "Did you mean 'build'?")
 
 
+def test_what_a_file_has_instead_is_listed(here):
+    (here / "many.py").write_text(
+        "import json\nfrom functools import partial\nSIZE = 3\n_hidden = print\n"
+        "def build(): pass\nclass Net: pass\nnet = partial(build)\n"
+    )
+    refuse("many.py:nothere", "many.py has no 'nothere'. It has: Net, build, net.")
+
+
 def test_what_fails_is_told_with_its_line(here):
     (here / "a.py").write_text("x = 1\nraise RuntimeError('no luck')\n")
     refuse("a.py:x", "a.py:2", "RuntimeError: no luck")
@@ -116,6 +127,14 @@ def test_the_users_own_line_is_named_not_the_librarys(here):
     (here / "e.py").write_text("import json\n\ndef f():\n    return json.loads('{')\n")
     with pytest.raises(ConfigError, match=r"e\.py:4: JSONDecodeError"), user_code("f", "--model"):
         load_object("e.py:f", "--model")()
+
+
+def test_where_no_line_of_the_users_was_at_work_no_place_is_named():
+    with pytest.raises(ConfigError) as caught:
+        check_network(nn.Sequential(nn.Linear(7, 10)), torch.zeros(2, 5), None)
+    assert "on 2 samples of shape [5] (float32) failed: RuntimeError: mat1" in str(caught.value)
+    assert ".py" not in str(caught.value)
+    assert "Mend it there" not in str(caught.value)
 
 
 def test_our_own_errors_pass():

@@ -74,7 +74,7 @@ def damaged(path: Path, old: str, new: str) -> str:
         ("group", "block", "a block must have no width"),
         (",50,", ",0,", "n must be at least 1. Received: 0"),
         ("conv1", "", "line 2: name must be given. Received: ''"),
-        ("kind,", "", "columns of a sensitivity analysis"),
+        ("kind,", "", "is not the table of a sensitivity analysis: it lacks the columns kind."),
         (",contended steal", "", "expected 24 cells, received 23"),
     ],
 )

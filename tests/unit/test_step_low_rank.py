@@ -49,7 +49,7 @@ def test_an_unknown_layer_is_refused(context: Context) -> None:
 
 def test_sparse_layers_stay_whole(context: Context) -> None:
     work = Work(context.teacher, sparse=("conv2.weight",))
-    with pytest.raises(ConfigError, match="0 layers.*sparse weight stay whole. Put 'low-rank' bef"):
+    with pytest.raises(ConfigError, match="no layer.*sparse weight stay whole. Put 'low-rank' bef"):
         parse_step("low-rank:params=90%").decide(work, context)
 
 

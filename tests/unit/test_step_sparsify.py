@@ -297,8 +297,8 @@ def test_what_became_of_the_network_is_told() -> None:
     _, decision = done(Sparsify(0.5), dense(), context(listener=heard))
     of, parameters = decision["of"], decision["parameters"]
     assert heard.notes == [
-        f"{of // 2:,} of {of:,} weights of convolution and linear layers are zero (50.0%), "
-        f"that is {of / 2 / parameters:.1%} of all parameters"
+        f"{of // 2:,} of {of:,} weights of convolution and linear layers are zero (50.0 %), "
+        f"that is {50 * of / parameters:.1f} % of all parameters"
     ]
 
 

@@ -75,7 +75,9 @@ def test_a_prefix_that_is_the_networks_own_stays() -> None:
 def test_a_prefix_of_some_names_only_stays() -> None:
     state = dict(network(seed=1).state_dict())
     state["module.conv.weight"] = state.pop("conv.weight")
-    with pytest.raises(ConfigError, match=r"1 missing: conv\.weight; 1 unknown .*module\.conv"):
+    with pytest.raises(
+        ConfigError, match=r"lacks: 1 of 9 \(conv\.weight\); .*know: 1 of 9 \(module\.conv"
+    ):
         fit_state(network(), state, "w")
 
 
@@ -103,8 +105,8 @@ def test_another_network_is_told_as_such_and_names_are_few() -> None:
     with pytest.raises(ConfigError, match="No name fits") as caught:
         fit_state(network(), state, "w")
     text = str(caught.value)  # batch norm's counter has been optional since torch 0.4
-    assert "9 unknown to the network: other.0, other.1, other.2, ..." in text
-    assert "8 missing: conv.weight, conv.bias, bn.weight, ..." in text
+    assert "weights that the network doesn't know: 9 of 9 (other.0, other.1, other.2, ...)" in text
+    assert "network that the file lacks: 8 of 9 (conv.weight, conv.bias, bn.weight, ...)" in text
 
 
 def test_missing_unknown_and_misshapen_weights_are_one_message() -> None:
@@ -112,7 +114,8 @@ def test_missing_unknown_and_misshapen_weights_are_one_message() -> None:
     state["extra"] = state.pop("conv.bias")
     state["bn.weight"] = torch.zeros(7)
     with pytest.raises(
-        ConfigError, match=r"Of 9 weights, 1 missing: .*; 1 unknown.*; 1 misshapen: bn\.weight"
+        ConfigError,
+        match=r"lacks: 1 of 9 .*; .*know: 1 of 9 .*; .*shape or type: 1 of 9 \(bn\.weight",
     ):
         fit_state(network(), state, "w")
 
@@ -170,7 +173,7 @@ class Counting(nn.Linear):
 def test_state_that_is_no_tensor_is_not_asked_for() -> None:
     loaded = Counting(2, 2)
     assert fit_state(loaded, nn.Linear(2, 2).state_dict(), "w") == ()
-    with pytest.raises(ConfigError, match=r"Of 2 weights, 1 missing: bias"):
+    with pytest.raises(ConfigError, match=r"lacks: 1 of 2 \(bias\)"):
         fit_state(loaded, {"weight": torch.zeros(2, 2)}, "w")
 
 

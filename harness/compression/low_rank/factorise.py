@@ -83,7 +83,7 @@ def choose_ranks(
         whole: Layers that stay whole in any case.
 
     Raises:
-        ConfigError: If the share can't be reached, or a layer can't be separated.
+        ConfigError: If the share can't be reached, a layer can't be separated, or none is there.
         TaskError: If the network can't be run.
     """
     outputs_of(model, example, "The network")
@@ -92,6 +92,13 @@ def choose_ranks(
     curves = {n: RankCurve(layer(n), scheme, granule) for n in names if n not in whole}
     curves = {name: curve for name, curve in curves.items() if curve.steps}
     working = _working(model, example, list(curves), scheme)
+    if not working:
+        raise ConfigError(
+            "Low rank has no layer to separate. It takes those of the kinds "
+            f"{', '.join(kind.__name__ for kind in KINDS)} of which a lower rank saves parameters, "
+            "but for the first and the last unless `layers` names them. Use 'prune', or "
+            "leave the step out."
+        )
     total = sum(parameter.numel() for parameter in model.parameters())
     return bisected({name: curves[name] for name in working}, total, keep)
 

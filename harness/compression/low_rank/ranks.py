@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from harness.compression.low_rank.separable import matrix_of
 from harness.errors import ConfigError
+from harness.units import format_share
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -80,10 +82,11 @@ def bisected(curves: Mapping[str, RankCurve], total: int, keep: float) -> dict[s
         return (total - sum(curve.saved(threshold) for curve in curves.values())) / total
 
     if left(0.0) > keep:
+        least = math.ceil(left(0.0) * 1000) / 1000  # so that it can be reached
         raise ConfigError(
-            f"Low rank can't get to {keep:.1%} of the parameters: {left(0.0):.1%} are left at the "
-            f"smallest ranks of the {len(curves)} layers that can be separated. Give a larger "
-            "share, or use 'prune' beside it."
+            f"Low rank can't get to {format_share(keep)} of the parameters: {format_share(least)} "
+            f"are left at the smallest ranks of the {len(curves)} layers that can be separated. "
+            "Give a larger share, or use 'prune' beside it."
         )
     low, high = 0.0, 1.0 + 1e-6  # above 1 all layers are whole
     for _ in range(_HALVINGS):

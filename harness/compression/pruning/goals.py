@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import difflib
+import math
 from typing import TYPE_CHECKING
 
 from harness.compression.pruning.allocation import allowed_widths, nearest_widths, widest_within
 from harness.compression.pruning.prune import pruned_params
 from harness.errors import ConfigError
+from harness.units import format_share
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Mapping
@@ -63,11 +65,12 @@ def reach(
     # Shares such as 57 % are no exact numbers.
     found = widest_within(ladder, cost, kept * dense * (1 + 1e-9))
     if found is None:
-        least = cost(ladder[0]) / dense
+        # Rounded up, so that the share told is one that can be reached.
+        least = math.ceil(cost(ladder[0]) / dense * 1000) / 1000
         raise ConfigError(
-            f"Pruning can't reach the goal: asked to keep at most {kept:.4g} of the "
-            f"{COSTS[kind]}, the smallest network that the options allow keeps {least:.4g}. "
-            f"{advice}"
+            f"Pruning can't reach the goal: asked to keep at most {format_share(kept)} of the "
+            f"{COSTS[kind]}, the smallest network that the options allow keeps "
+            f"{format_share(least)}. {advice}"
         )
     return found
 

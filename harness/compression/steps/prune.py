@@ -48,9 +48,7 @@ if TYPE_CHECKING:
     from harness.compression.steps.base import Context, Decision, Work
     from harness.data.split import Targets
 
-_ADVICE = (
-    "Ask for less, exclude fewer groups, or lower the granule, or the floor where scope=global."
-)
+_ADVICE = "exclude fewer groups, or lower the granule, or the floor where scope=global."
 _GOALS = ("params", "macs", "ratio")
 
 
@@ -223,7 +221,9 @@ class Prune(Step):
             ladder = scaled_ladder(allowed)
         else:
             ladder = ranked_ladder(allowed, adaptive(scores) if kind == "params" else scores)
-        return reach(ladder, kind, kept, cost_of(kind, module, graph, fixed), _ADVICE)
+        change = "Give a smaller ratio" if kind == "channels" else "Give a larger share"
+        cost = cost_of(kind, module, graph, fixed)
+        return reach(ladder, kind, kept, cost, f"{change}, {_ADVICE}")
 
 
 def _graph(module: nn.Module, context: Context) -> PruningGraph:

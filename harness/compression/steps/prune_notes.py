@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections import defaultdict
 from typing import TYPE_CHECKING
 
+from harness.units import format_share
+
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
 
@@ -54,8 +56,8 @@ def tell_ratio(
     gone = there - sum(widths[name] for name in counted)
     if there and abs(gone / there - asked) >= _NEAR:
         listener.note(
-            f"asked to remove {asked:.1%} of the channels, {gone / there:.1%} go: groups keep "
-            "whole steps of their channels"
+            f"asked to remove {format_share(asked)} of the channels, {format_share(gone / there)} "
+            "go: groups keep whole steps of their channels"
         )
 
 
@@ -76,8 +78,8 @@ def tell_layers(
     for name, share in asked.items():
         if isinstance(share, float) and abs(widths[name] - share * dense[name]) >= 1:
             listener.note(
-                f"{name} keeps {widths[name]} of {dense[name]} channels, not {share:.1%}: groups "
-                "keep whole steps of their channels"
+                f"{name} keeps {widths[name]} of {dense[name]} channels, not "
+                f"{format_share(share)}: groups keep whole steps of their channels"
             )
 
 

@@ -20,6 +20,7 @@ from harness.compression.sparsity.masks import (
 from harness.compression.steps.base import Step
 from harness.compression.steps.options import choice, names, option, share
 from harness.errors import ConfigError, HarnessError, TaskError
+from harness.units import format_share
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -198,8 +199,9 @@ def _marked(work: Work, module: nn.Module, weights: Sequence[Weight]) -> Work:
 def _report(weights: Sequence[Weight], decision: Decision, context: Context) -> None:
     zeros, of, parameters = (decision[key] for key in ("zeros", "of", "parameters"))
     context.listener.note(
-        f"{zeros:,} of {of:,} weights of convolution and linear layers are zero ({zeros / of:.1%}),"
-        f" that is {zeros / parameters:.1%} of all parameters"
+        f"{zeros:,} of {of:,} weights of convolution and linear layers are zero "
+        f"({format_share(zeros / of)}), that is {format_share(zeros / parameters)} of all "
+        "parameters"
     )
     for name, reason in decision["left"].items():
         context.listener.note(f"{name!r} stays dense: {reason}")

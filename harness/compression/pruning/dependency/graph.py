@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from harness.compression.pruning.dependency.calls import is_recurrent
 from harness.compression.pruning.dependency.costs import make_layers
 from harness.compression.pruning.dependency.grouping import find_groups, settle, tied
 from harness.compression.pruning.dependency.parts import (
@@ -28,6 +29,9 @@ if TYPE_CHECKING:
     from harness.compression.pruning.dependency.channels import Channels
 
 __all__ = ["Group", "Layer", "Part", "PruningGraph", "Unprunable", "pruning_graph"]
+
+_SHOWN = 5
+"""Layers left whole that an error names."""
 
 
 def pruning_graph(model: nn.Module, example: torch.Tensor) -> PruningGraph:
@@ -58,13 +62,23 @@ def pruning_graph(model: nn.Module, example: torch.Tensor) -> PruningGraph:
     if graph.unprunable and in_proportion.slices:
         tied = _judged(tracer, in_proportion, model, macs, verifier)
         graph = max(graph, tied, key=_prunable_weights)
+    recurrent = (Unprunable(name, is_recurrent(name)) for name in tracer.recurrent)
+    graph = replace(graph, unprunable=(*graph.unprunable, *recurrent))
     if not graph.groups:
-        reasons = "; ".join(f"{one.name}: {one.reason}" for one in graph.unprunable[:5])
         raise TaskError(
             "The network has no channels that can be pruned: all belong to its outputs or stay "
-            f"whole. {reasons}".rstrip()
+            f"whole.{_named(graph.unprunable)}"
         )
     return graph
+
+
+def _named(whole: Sequence[Unprunable]) -> str:
+    """Return the first layers left whole with their reasons, as a sentence; empty for none."""
+    if not whole:
+        return ""
+    more = f"; and {len(whole) - _SHOWN} more" if len(whole) > _SHOWN else ""
+    listed = "; ".join(f"{one.name}: {one.reason}" for one in whole[:_SHOWN])
+    return f" Left whole: {listed}{more}."
 
 
 def _judged(
