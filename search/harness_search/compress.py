@@ -21,7 +21,7 @@ from harness_results.files import disk_errors, locked
 from harness_results.store import check_writable
 from harness_results.winner import run_py
 from harness_search.comparison import Comparison, timed_again
-from harness_search.pipeline import check_order, foresee_steps, run_steps
+from harness_search.pipeline import check_order, foresee_steps, notes_on, run_steps
 from harness_search.preflight import check_results_apart
 from harness_search.settings import LONGEST_NAME
 from harness_search.stopwatch import Stopwatch
@@ -84,7 +84,7 @@ def compress(
     check_order(settings.steps)
     check_results_apart(settings.results, task)
     open_backend(settings.target)  # before anything is written: is there such a target here?
-    for note in task.notes:
+    for note in (*task.notes, *notes_on(settings.steps)):
         progress.note(note)
     tools = open_tools(settings.target, settings.seed, task, progress)
     folder = CompressionFolder(settings.results, settings.run_name(task.name))
@@ -104,6 +104,11 @@ def compress(
             report.check_files(folder.path)
             if settings.remeasure:
                 report = timed_again(tools, folder, report)
+            else:
+                progress.note(
+                    f"finished before, on {report.date_utc[:10]}; `--remeasure` times both files "
+                    "anew"
+                )
         _publish(folder, report)
     return folder, report
 

@@ -89,6 +89,28 @@ def check_order(steps: Sequence[Step]) -> None:
                 f"Step {step.name!r} fixes what the file computes in, so it must be the last one. "
                 f"Received {steps[index + 1].name!r} after it."
             )
+    names = [step.name for step in steps]
+    if "distil" in names[_last_qat(names) :]:
+        raise ConfigError(
+            "Step 'distil' after 'qat' trains without the rounding of int8, so what 'qat' fitted "
+            "to it would be lost. Put 'distil' before 'qat', which imitates the dense network, too."
+        )
+
+
+def notes_on(steps: Sequence[Step]) -> tuple[str, ...]:
+    """Return what a user should know of steps that can follow each other."""
+    names = [step.name for step in steps]
+    if "qat" in names and not names[-1].startswith("int8"):
+        return (
+            "'qat' trains for int8, but no step 'int8' follows: the file won't compute in it. Add "
+            "`--step int8`, or leave 'qat' out",
+        )
+    return ()
+
+
+def _last_qat(names: Sequence[str]) -> int:
+    """Return the place of the last step `qat`; the end where there is none."""
+    return max((place for place, name in enumerate(names) if name == "qat"), default=len(names))
 
 
 def foresee_steps(tools: Tools, steps: Sequence[Step]) -> None:

@@ -96,6 +96,10 @@ def test_running_it_again_shows_the_report_and_reads_nothing(done: Done) -> None
     kept = (folder(base) / "report.json").read_bytes()
     again = run_compress(base, *PIPELINE)
     assert (again.returncode, again.stdout) == (0, first.stdout)
+    day = report(base)["date_utc"][:10]
+    told = f"finished before, on {day}; `--remeasure` times both files anew"
+    assert told in again.stderr
+    assert "finished before" not in first.stderr
     assert (folder(base) / "report.json").read_bytes() == kept
 
 
@@ -172,6 +176,7 @@ def test_both_are_timed_again_and_nothing_else(done: Done, tmp_path: Path) -> No
     assert ended.returncode == 0, ended.stderr
     assert "timing before and after" in ended.stderr
     assert "scoring" not in ended.stderr
+    assert "finished before" not in ended.stderr
     fresh, known = report(tmp_path), report(done[0])
     assert fresh["after"]["latency"]["n_processes"] >= 5
     assert fresh["before"]["latency"] != {}
@@ -235,6 +240,8 @@ def test_a_kill_loses_at_most_the_step_in_flight(done: Done, tmp_path: Path, poi
         (["int8", "distil"], "it must be the last one"),
         (["int8", "fp16"], "it must be the last one"),
         (["prune:params=50%", "student:model=mlp"], "Put it first"),
+        (["qat", "distil", "int8"], "Put 'distil' before 'qat'"),
+        (["qat", "prune:params=50%", "distil"], "Put 'distil' before 'qat'"),
     ],
 )
 def test_bad_steps_are_refused_before_anything_is_written(
