@@ -136,7 +136,9 @@ def metric_words(metric: str) -> str:
 
 
 def format_wall(seconds: float) -> str:
-    """Return a wall time for people: `"4 s"`, `"2 min 05 s"`, `"1 h 02 min"`."""
+    """Return a wall time for people: `"0.3 s"`, `"4 s"`, `"2 min 05 s"`, `"1 h 02 min"`."""
+    if 0 < seconds < 0.95:
+        return f"{seconds:.1f} s" if seconds >= 0.05 else "below 0.1 s"
     whole = max(0, round(seconds))
     if whole < 60:
         return f"{whole} s"

@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 
     from harness.api.compress import Compressed
 
+_UNBOUNDED = 1000
+"""Columns in which any table fits."""
+
 
 def print_report(console: Console, done: Compressed) -> None:
     """Print what a compression did, and where everything is."""
@@ -37,7 +40,7 @@ def print_report(console: Console, done: Compressed) -> None:
     console.print(Panel(escape(text), title=escape(title), border_style=style, expand=False))
     console.print(_steps(done))
     console.print()
-    console.print(_table(done))
+    console.print(_table(done, console))
     figures, target, machine = (
         report.after["latency"], report.target, report.environment["machine"],
     )  # fmt: skip
@@ -62,9 +65,10 @@ def _steps(done: Compressed) -> Table:
     """Return the steps, with the float32 network's validation score and size after each."""
     report, metric = done.report, done.report.task["metric"]
     table = Table(box=None, pad_edge=False, header_style="bold")
-    scored = (f"validation {metric_words(metric)}, float32", "95 %")
-    for title in ("after step", *scored, "parameters", "took"):
-        table.add_column(title, no_wrap=title != "after step")
+    table.add_column("after step", overflow="fold", vertical="bottom")
+    # The longest word of a header is as long as its cells: room is the steps' own.
+    for title in (f"validation\n{metric_words(metric)},\nfloat32", "95 %", "parameters", "took"):
+        table.add_column(title, no_wrap=True)
     for step in report.steps:
         score = step["validation"]
         table.add_row(
@@ -75,10 +79,18 @@ def _steps(done: Compressed) -> Table:
     return table
 
 
-def _table(done: Compressed) -> Table:
+def _table(done: Compressed, console: Console) -> Table:
+    """Return figures before and after; intervals have lines of their own where room is short."""
+    whole = _rows(done, " (")
+    needed = console.measure(whole, options=console.options.update_width(_UNBOUNDED)).maximum
+    return whole if needed <= console.width else _rows(done, "\n(")
+
+
+def _rows(done: Compressed, interval: str) -> Table:
     table = Table(box=None, pad_edge=False, header_style="bold")
     for title in ("95 % intervals", "before", "after", "change"):
-        table.add_column(title)
+        table.add_column(title, no_wrap=title != "95 % intervals")
     for row in rows(done.report):
-        table.add_row(row.name, row.before, row.after, row.change)
+        cells = (cell.replace(" (", interval) for cell in (row.before, row.after, row.change))
+        table.add_row(row.name, *cells)
     return table

@@ -12,6 +12,7 @@ from harness.units import (
     format_metric,
     format_metric_change,
     format_metric_range,
+    format_share,
     format_size,
     format_times,
     metric_words,
@@ -61,9 +62,9 @@ def rows(report: Report) -> list[Row]:
 def quotation(report: Report) -> str:
     """Return the one line that people quote: how much is left, and what became of the metric."""
     metric, before, after = report.task["metric"], report.before, report.after
-    left = f"100 % -> {after['params'] / before['params']:.1%} of the parameters"
+    left = f"100 % -> {format_share(after['params'] / before['params'])} of the parameters"
     if after["nonzeros"] / after["params"] < 0.999 * before["nonzeros"] / before["params"]:
-        left += f", {after['nonzeros'] / before['nonzeros']:.1%} of the non-zero ones"
+        left += f", {format_share(after['nonzeros'] / before['nonzeros'])} of the non-zero ones"
     if after["precision"] != "fp32":
         left += f", {after['precision']}"
     was, now = (side["scores"]["test"]["value"] for side in (before, after))
@@ -167,8 +168,7 @@ def _latency_row(report: Report, name: str) -> Row:
 def _latency(triple: list[float] | None) -> str:
     if triple is None:
         return ""
-    value, low, high = map(format_latency, triple)
-    return f"{value} ({low} to {high})"
+    return _with_interval(*map(format_latency, triple))
 
 
 def _count_row(report: Report, name: str, key: str, shown: Callable[[float], str]) -> Row:
@@ -186,5 +186,10 @@ def _memory_row(report: Report) -> Row:
 
 
 def _memory(triple: list[float]) -> str:
-    median, low, high = map(format_size, triple)
-    return f"{median} ({low} to {high})"
+    return _with_interval(*map(format_size, triple))
+
+
+def _with_interval(value: str, low: str, high: str) -> str:
+    """Return a quantity and its interval, whose unit is written once where both ends have it."""
+    number, _, unit = low.partition(" ")
+    return f"{value} ({number if high.endswith(f' {unit}') else low} to {high})"

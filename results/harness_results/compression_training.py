@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from harness.units import format_share
+
 if TYPE_CHECKING:
     from harness_results.compression_report import Report
 
@@ -26,7 +28,8 @@ def training_words(report: Report) -> str:
     rest = f"batch {recipe['batch']}, optimiser {recipe['optimizer']}"
     rest += f", weight decay {recipe['weight_decay']:g}"
     if part["fraction"] < 1:
-        rest += f", steps on {part['fraction']:.0%} of the samples, chosen by {part['method']}"
+        drawn = format_share(part["fraction"])
+        rest += f", steps on {drawn} of the samples, chosen by {part['method']}"
     return f"Training: {'; '.join(told)}; {rest}. report.json has all of it."
 
 

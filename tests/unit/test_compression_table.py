@@ -9,41 +9,10 @@ import pytest
 from matplotlib.figure import Figure
 
 from harness_results.compression_picture import draw_compression
-from harness_results.compression_report import SCHEMA, Report, read_report
+from harness_results.compression_report import read_report
 from harness_results.compression_table import distrust, markdown
 from harness_results.compression_training import training_words
-
-RECIPE = {
-    "teacher_epochs": 0, "trial_epochs": 1, "batch": 32, "teacher_lr": 0.1, "trial_lr": 0.05,
-    "weight_decay": 1e-4, "optimizer": "sgd",
-}  # fmt: skip
-
-
-def side(p50: float) -> dict[str, Any]:
-    score = {"value": 0.9, "lo": 0.8, "hi": 0.95, "loss": 0.3, "n": 90}
-    return {
-        "params": 100, "nonzeros": 100, "macs": 1000, "size_bytes": 4000, "precision": "fp32",
-        "scores": {"validation": score, "test": score}, "parity": {"passed": True},
-        "latency": {
-            "p50_s": [p50, p50, p50], "ratio_p50": [0.5, 0.4, 0.6], "n_calls": 300,
-            "n_processes": 5, "peak_mem_bytes": None,
-        },
-    }  # fmt: skip
-
-
-def report(**given: Any) -> Report:
-    change = {"value": 0.0, "lo": -0.01, "hi": 0.01}
-    values: dict[str, Any] = {
-        "schema": SCHEMA, "run": "r", "date_utc": "2026-01-01T00:00:00Z",
-        "task": {"name": "t", "metric": "accuracy"},
-        "target": {"name": "cpu", "backend": "x", "backend_version": "1", "threads": 1, "batch": 1},
-        "steps": [], "before": side(2e-3), "after": side(1e-3),
-        "training": {"recipe": RECIPE, "reduction": {"fraction": 1.0, "method": "random"}},
-        "files": {}, "change": {"validation": change, "test": change}, "flags": [],
-        "test_reads": 1, "seed": 0, "versions": {},
-        "environment": {"machine": {"cpu_model": "c", "cpu_count": 2}}, "git": {},
-    }  # fmt: skip
-    return Report(**{**values, **given})
+from support.compression import RECIPE, report, side
 
 
 def told(**given: Any) -> str:
@@ -81,7 +50,7 @@ def test_training_is_told_step_by_step() -> None:
     assert words.startswith("Training: step 1, qat: 1 epoch; batch 32, optimiser sgd")
     assert "the dense network" not in words
     part = {"recipe": RECIPE, "reduction": {"fraction": 0.3, "method": "k-center"}}
-    assert "30% of the samples, chosen by k-center" in training_words(
+    assert "30.0 % of the samples, chosen by k-center" in training_words(
         report(steps=[qat], training=part)
     )
 
@@ -90,3 +59,16 @@ def test_a_report_is_read_as_it_was_written(tmp_path: Path) -> None:
     path = tmp_path / "report.json"
     path.write_bytes(report(flags=["pressure"]).to_json())
     assert read_report(path) == report(flags=["pressure"])
+
+
+def test_an_interval_has_its_unit_once() -> None:
+    latency = {**side(1e-3)["latency"], "p50_s": [9.7e-5, 9.4e-5, 1.01e-4],
+               "p90_s": [1e-3, 0.9e-3, 1.1e-3], "peak_mem_bytes": [7e7, 6.9e7, 7.1e7]}  # fmt: skip
+    text = told(before={**side(1e-3), "latency": latency})
+    assert "97.0 µs (94.0 µs to 0.101 ms)" in text
+    assert "1.00 ms (0.900 to 1.10 ms)" in text
+
+
+def test_shares_are_in_per_cent_with_a_space() -> None:
+    text = told(after={**side(1e-3), "params": 49, "nonzeros": 30})
+    assert "100 % -> 49.0 % of the parameters, 30.0 % of the non-zero ones: accuracy" in text

@@ -86,7 +86,17 @@ def test_latencies_are_shown_with_three_digits(seconds: float, text: str) -> Non
 
 @pytest.mark.parametrize(
     ("seconds", "text"),
-    [(-1, "0 s"), (4.4, "4 s"), (59.6, "1 min 00 s"), (125, "2 min 05 s"), (3720, "1 h 02 min")],
+    [
+        (-1, "0 s"),
+        (0, "0 s"),
+        (0.01, "below 0.1 s"),
+        (0.3, "0.3 s"),
+        (0.97, "1 s"),
+        (4.4, "4 s"),
+        (59.6, "1 min 00 s"),
+        (125, "2 min 05 s"),
+        (3720, "1 h 02 min"),
+    ],
 )
 def test_wall_times_are_shown_for_people(seconds: float, text: str) -> None:
     assert units.format_wall(seconds) == text
