@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from typing import TYPE_CHECKING
 
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -9,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
 from harness.measurement.flags import is_blocked
-from harness.units import SHARES, format_metric_change, metric_words
+from harness.units import SHARES, format_metric_change, format_share, metric_words
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -20,6 +21,11 @@ if TYPE_CHECKING:
 
 _BLUE, _GREY, _RED = "#0072b2", "#444444", "#d55e00"
 """Okabe & Ito's palette, distinct for colour-blind readers."""
+
+_ROOM = 1.25
+"""Of the axis to the longest bar: its label stands beside it."""
+_WIDTH = 95
+"""Characters of a line of the title."""
 
 
 def draw_compression(path: Path, report: Report) -> None:
@@ -34,11 +40,11 @@ def draw_compression(path: Path, report: Report) -> None:
     left, right = figure.subplots(1, 2, width_ratios=(3, 2))
     _ratios(left, report)
     _metric(right, report)
-    steps = ", ".join(step["name"] for step in report.steps)
-    title = f"{report.task['name']} on {report.target['name']}: {steps}"
+    steps = "; ".join(step["text"] for step in report.steps)
+    title = textwrap.fill(f"{report.task['name']} on {report.target['name']}: {steps}", _WIDTH)
     if is_blocked(report.flags):
         title += f"\nnot to be trusted: {', '.join(report.flags)}"
-    figure.suptitle(title, fontsize=11)
+    figure.suptitle(title, fontsize=11, parse_math=False)  # a dollar sign in a name is no formula
     figure.savefig(path)
 
 
@@ -56,15 +62,17 @@ def _ratios(axes: Axes, report: Report) -> None:
     colours = [_RED, *[_BLUE] * len(found)]
     axes.barh(names, values, color=colours, height=0.6)
     axes.errorbar(p50[0], 0, xerr=[[p50[0] - p50[1]], [p50[2] - p50[0]]], color=_GREY, capsize=4)
-    for place, value in enumerate(values):
-        axes.annotate(
-            f"{value:.1%}", (max(value, p50[2]) if place == 0 else value, place), xytext=(6, 0),
-            textcoords="offset points", va="center", fontsize=9,
-        )  # fmt: skip
     axes.axvline(1, color=_GREY, linewidth=1)
-    axes.set_xlim(0, 1.15 * max(1.0, *values))
-    axes.xaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
-    axes.set_xlabel("after, as a share of before (latency: 95 % interval)")
+    ends = [max(value, p50[2]) if place == 0 else value for place, value in enumerate(values)]
+    for place, (value, end) in enumerate(zip(values, ends, strict=True)):
+        axes.annotate(
+            format_share(value), (end, place), xytext=(6, 0), textcoords="offset points",
+            va="center", fontsize=9,
+            bbox={"facecolor": "white", "edgecolor": "none", "pad": 1},  # over the line at 100 %
+        )  # fmt: skip
+    axes.set_xlim(0, _ROOM * max(1.0, *ends))
+    axes.xaxis.set_major_formatter(PercentFormatter(1.0, decimals=0, symbol=" %"))
+    axes.set_xlabel("after, as a share of before; whiskers: 95 % interval")
 
 
 def _metric(axes: Axes, report: Report) -> None:
@@ -81,9 +89,11 @@ def _metric(axes: Axes, report: Report) -> None:
     axes.set_xlim(-0.5, 1.5)
     axes.set_ylabel(f"test {metric_words(metric)}")
     if metric in SHARES:
-        axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=1))
+        axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=1, symbol=" %"))
     change = report.change["test"]
     low, high = (format_metric_change(change[key], metric) for key in ("lo", "hi"))
     text = format_metric_change(change["value"], metric)
-    axes.set_title(f"change {text}\n({low} to {high}, paired)", fontsize=9)
+    low = low.removesuffix(" pt")
+    axes.set_title(f"change {text}\n(95 % interval, paired: {low} to {high})", fontsize=9)
+    axes.set_xlabel("whiskers: 95 % intervals")
     axes.grid(axis="y", alpha=0.25)

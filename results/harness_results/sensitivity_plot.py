@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 from typing import TYPE_CHECKING
 
-from matplotlib import colormaps
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
@@ -26,7 +25,14 @@ _LINE_HEIGHT = 0.035
 _LABEL_SIZE = 7
 _GROWS_FROM = 24
 """Groups from which the picture grows, so that their labels stay apart."""
+_COLOURS = (
+    "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#000000", "#56b4e9", "#e69f00", "#7a5195",
+)  # fmt: skip
+"""Okabe & Ito's palette without its yellow, which white paper hides, and a purple."""
+_MARKS = "o^Dv"
 
+Look = tuple[str, str]
+"""A line's colour, and its style and marks as matplotlib has them."""
 Lines = dict[str, list["SensitivityRow"]]
 
 
@@ -34,9 +40,8 @@ def draw_sensitivity(path: Path, rows: Sequence[SensitivityRow], title: str) -> 
     """Draw an analysis as a PNG, whole or not at all; return whether there was anything to draw.
 
     On the left the change of accuracy against the share of channels removed, on the right the same
-    against the time saved, where something was timed. A line is a group, or dashed a block. It is
-    coloured by its place in the table, from dark to light, and starts at the dense network;
-    whiskers are 95 % intervals.
+    against the time saved, where something was timed. A line is a group, or dashed a block. It
+    starts at the dense network; whiskers are 95 % intervals.
 
     Args:
         path: Where the file goes.
@@ -55,11 +60,15 @@ def draw_sensitivity(path: Path, rows: Sequence[SensitivityRow], title: str) -> 
     figure = Figure(figsize=(12 if timed else 7, height), dpi=130, layout="constrained")
     FigureCanvasAgg(figure)
     panels = figure.subplots(1, 2 if timed else 1, squeeze=False, sharey=True)[0]
-    colours = _colours(list(lines))
-    _draw_ratios(panels[0], lines, colours)
+    looks = _looks(lines)
+    _draw_ratios(panels[0], lines, looks)
     if timed:
-        _draw_savings(panels[1], timed, colours)
+        _draw_savings(panels[1], timed, looks)
     figure.suptitle(title, parse_math=False)  # a dollar sign in a name is no formula
+    words = "whiskers: 95 % intervals"
+    if any(row.kind == "block" for row in rows):
+        words += "; dashed, with squares: a whole block left out"
+    figure.supxlabel(words, fontsize=_LABEL_SIZE + 1)
     metric = rows[0].metric
     panels[0].set_ylabel(f"change of validation {metric_words(metric)}, nothing retrained")
     if metric in SHARES:
@@ -77,49 +86,48 @@ def _lines(rows: Sequence[SensitivityRow]) -> Lines:
     return {name: sorted(of, key=lambda row: row.ratio) for name, of in lines.items()}
 
 
-def _colours(names: Sequence[str]) -> dict[str, tuple[float, float, float, float]]:
-    """Return a colour per name, from dark to light; not the lightest, which white paper hides."""
-    shades = colormaps["viridis"]
-    last = max(1, len(names) - 1)
-    return {name: shades(0.85 * i / last) for i, name in enumerate(names)}
+def _looks(lines: Lines) -> dict[str, Look]:
+    """Return a colour and a style per name: where colours come again, marks are others."""
+    found = {}
+    for place, (name, rows) in enumerate(lines.items()):
+        turn, colour = divmod(place, len(_COLOURS))
+        block = rows[0].kind == "block"
+        found[name] = _COLOURS[colour], "s--" if block else f"{_MARKS[turn % len(_MARKS)]}-"
+    return found
 
 
-def _draw_ratios(
-    axes: Axes, lines: Lines, colours: dict[str, tuple[float, float, float, float]]
-) -> None:
+def _draw_ratios(axes: Axes, lines: Lines, looks: dict[str, Look]) -> None:
     for name, rows in lines.items():
         axes.errorbar(
             [0.0, *(row.ratio for row in rows)], [0.0, *(_change(row)[0] for row in rows)],
-            yerr=_whiskers([_change(row) for row in rows]), fmt=_style(rows), markersize=3,
-            linewidth=1.2, elinewidth=0.6, color=colours[name],
+            yerr=_whiskers([_change(row) for row in rows]), fmt=looks[name][1], markersize=3,
+            linewidth=1.2, elinewidth=0.6, color=looks[name][0],
         )  # fmt: skip
     axes.axhline(0, color="#bbbbbb", linewidth=0.8, zorder=0)
     axes.set_xlabel("share of the group's channels removed")
-    axes.xaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+    axes.xaxis.set_major_formatter(PercentFormatter(1.0, decimals=0, symbol=" %"))
     ends = {name: (rows[-1].ratio, _change(rows[-1])[0]) for name, rows in lines.items()}
-    _label(axes, ends, colours)
+    _label(axes, ends, looks)
 
 
-def _draw_savings(
-    axes: Axes, lines: Lines, colours: dict[str, tuple[float, float, float, float]]
-) -> None:
+def _draw_savings(axes: Axes, lines: Lines, looks: dict[str, Look]) -> None:
     for name, rows in lines.items():
         axes.errorbar(
             [0.0, *(_saved_ms(row)[0] for row in rows)], [0.0, *(_change(row)[0] for row in rows)],
-            xerr=_whiskers([_saved_ms(row) for row in rows]), fmt=_style(rows), markersize=3,
-            linewidth=1.2, elinewidth=0.6, color=colours[name],
+            xerr=_whiskers([_saved_ms(row) for row in rows]), fmt=looks[name][1], markersize=3,
+            linewidth=1.2, elinewidth=0.6, color=looks[name][0],
         )  # fmt: skip
     axes.axhline(0, color="#bbbbbb", linewidth=0.8, zorder=0)
     axes.axvline(0, color="#bbbbbb", linewidth=0.8, zorder=0)
     axes.set_xlabel("p50 saved, ms")
     ends = {n: (_saved_ms(rows[-1])[0], _change(rows[-1])[0]) for n, rows in lines.items()}
-    _label(axes, ends, colours)
+    _label(axes, ends, looks)
 
 
 def _label(
     axes: Axes,
     ends: dict[str, tuple[float, float]],
-    colours: dict[str, tuple[float, float, float, float]],
+    looks: dict[str, Look],
 ) -> None:
     """Write each line's name beside the panel, at the height of its end or just below the next."""
     low, high = axes.get_ylim()
@@ -132,13 +140,9 @@ def _label(
         ceiling = height - step
         axes.annotate(
             name, (x, y), (1.02, height), textcoords=axes.transAxes, fontsize=_LABEL_SIZE,
-            va="center", color=colours[name], annotation_clip=False, parse_math=False,
-            arrowprops={"arrowstyle": "-", "color": colours[name], "linewidth": 0.4, "alpha": 0.6},
+            va="center", color=looks[name][0], annotation_clip=False, parse_math=False,
+            arrowprops={"arrowstyle": "-", "color": looks[name][0], "linewidth": 0.4, "alpha": 0.6},
         )  # fmt: skip
-
-
-def _style(rows: Sequence[SensitivityRow]) -> str:
-    return "s--" if rows[0].kind == "block" else "o-"
 
 
 Triple = tuple[float, float, float]

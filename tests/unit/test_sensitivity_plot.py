@@ -104,3 +104,19 @@ def test_labels_of_many_groups_stay_apart_and_beside_the_panel(
     assert min(np.diff(heights)) > 1 / 31
     assert heights[0] >= -1e-9
     assert heights[-1] <= 1
+
+
+def test_it_says_what_whiskers_and_squares_are(tmp_path: Path, drawn: list[Figure]) -> None:
+    draw_sensitivity(tmp_path / "a.png", ROWS, "")
+    assert drawn[0].get_supxlabel() == "whiskers: 95 % intervals"
+    block = replace(row("d", 0, -0.2), kind="block", width=None, kept=None)
+    draw_sensitivity(tmp_path / "a.png", [ROWS[1], block], "")
+    assert "dashed, with squares: a whole block" in drawn[1].get_supxlabel()
+
+
+def test_lines_can_be_told_apart(tmp_path: Path, drawn: list[Figure]) -> None:
+    draw_sensitivity(tmp_path / "a.png", [row(f"layer{i}", 20, -0.1) for i in range(16)], "")
+    lines = [one.lines[0] for one in drawn[0].axes[0].containers]  # type: ignore[attr-defined]
+    looks = [(line.get_color(), line.get_marker()) for line in lines]
+    assert len(set(looks)) == 16
+    assert len({colour for colour, _ in looks[:8]}) == 8
