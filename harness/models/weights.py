@@ -131,11 +131,14 @@ def _misfit(
         f"{what} ({', '.join(names[:_SHOWN])}{', ...' if len(names) > _SHOWN else ''})"
         for what, names in (
             (f"weights of the network that the file lacks: {len(missing)} of {len(own)}", missing),
-            (f"weights that the network doesn't know: {len(unknown)} of {len(state)}", unknown),
+            (
+                f"weights of the file that the network doesn't know: {len(unknown)} of "
+                f"{len(state)}", unknown,
+            ),
             (f"weights of another shape or type: {len(misshapen)} of {len(own)}", described),
         )
         if names
-    ]
+    ]  # fmt: skip
     last = next(reversed(own)).rpartition(".")[0]
     wrong = {name.rpartition(".")[0] for name in (*missing, *unknown, *misshapen)}
     hint = (

@@ -105,7 +105,7 @@ def test_another_network_is_told_as_such_and_names_are_few() -> None:
     with pytest.raises(ConfigError, match="No name fits") as caught:
         fit_state(network(), state, "w")
     text = str(caught.value)  # batch norm's counter has been optional since torch 0.4
-    assert "weights that the network doesn't know: 9 of 9 (other.0, other.1, other.2, ...)" in text
+    assert "the file that the network doesn't know: 9 of 9 (other.0, other.1, other.2, ...)" in text
     assert "network that the file lacks: 8 of 9 (conv.weight, conv.bias, bn.weight, ...)" in text
 
 
