@@ -192,6 +192,14 @@ def _raw(name: str) -> Callable[[RunRecord], Cell]:
     return cell
 
 
+def _epochs(record: RunRecord) -> str:
+    """Return for how long a candidate was distilled; nothing for the dense model."""
+    training = record.training
+    if training is None:
+        return ""
+    return str(training["epochs"] + training.get("epochs_before", 0))
+
+
 def _rows(metric: str) -> dict[str, Callable[[RunRecord], Cell]]:
     return {
         "p50": _percentile("p50"),
@@ -205,6 +213,7 @@ def _rows(metric: str) -> dict[str, Callable[[RunRecord], Cell]]:
         "MACs": lambda r: (format_count(r.model["macs"]), ""),
         "parameters": lambda r: (format_count(r.model["params"]), ""),
         "file": lambda r: (format_size(r.model["size_bytes"]), ""),
+        "epochs": lambda r: (_epochs(r), ""),
         "precision": lambda r: (r.candidate["precision"], ""),
         "blocks out": lambda r: (f"{len(r.candidate['blocks'])}", ""),
         "budget": lambda r: ("within" if r.feasible else "over", ""),

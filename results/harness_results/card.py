@@ -126,9 +126,11 @@ def _training(record: RunRecord) -> str:
     if training is None:
         return ""
     part = "" if training["samples"] == training["of"] else f" ({training['reduction']})"
+    before = training.get("epochs_before", 0)
+    on = f", then, as one of the best, {training['epochs']} more" if before else ""
     return (
         f"Trained on {training['samples']} of {training['of']} samples{part}, "
-        f"{training['epochs']} epochs."
+        f"{before or training['epochs']} epochs{on}."
     )
 
 

@@ -31,8 +31,9 @@ class RunRecord:
         study: Name of the study.
         kind: `"trial"`, `"final"`, `"rejected"` (missed the budget in its final) or `"floor"`.
         role: `"dense"`, `"uniform"`, `"global"`, `"sensitivity"`, `"searched"`, `"winner"`,
-            `"rejected"`, `"floor"`, `"depth"` (global pruning without some blocks), or a
-            precision's name: global pruning in it.
+            `"rejected"`, `"floor"`, `"depth"` (global pruning without some blocks), a
+            precision's name (global pruning in it), or `"longer"` (an earlier trial's network,
+            trained on).
         index: The trial's number in its study; for a final, of the trial that it finishes.
         status: `"complete"`, `"over_budget"`, `"over_size"` or `"failed"`.
         reason: Why it is not complete.
@@ -63,9 +64,10 @@ class RunRecord:
             the untrained network was wanted), `sha256`, `size_bytes`,
             `opset`, `params`, `macs`.
         training: `epochs`, `lr`, `batch`, `optimizer`, `bfloat16`, `seed`; `samples` trained on
-            `of` how many, chosen by `reduction`; in finals `train_s` (wall), and where the winner
-            was trained on a part `on_all_samples`: its test `score`, `epochs` and `train_s`
-            when trained on all. None where nothing was trained.
+            `of` how many, chosen by `reduction`; of a network that was trained on, the number of
+            the trial that it `continues` and that one's `epochs_before`; in finals `train_s`
+            (wall), and where the winner was trained on a part `on_all_samples`: its test `score`,
+            `epochs` and `train_s` when trained on all. None where nothing was trained.
         flags: Of the latest measurement.
         search: `seed`, `trials` and `elapsed_s` of the study so far, `test_reads` (how often the
             study had read the test split by then, under any budget, this record's reading

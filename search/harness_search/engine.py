@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import statistics
 import time
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields, replace
@@ -22,16 +21,17 @@ from harness_results.store import StudyFolder, all_records, check_writable, fina
 from harness_results.trials import write_trials
 from harness_results.winner import write_winner
 from harness_search import baseline
+from harness_search.allowance import affords_another, is_short
 from harness_search.bases import smallest_base
 from harness_search.finals import run_finals
 from harness_search.floors import recorded_floors
 from harness_search.granule import find_granule
 from harness_search.identity import accept_setup, begun_with, check_identity, mark_remeasuring
+from harness_search.longer import planned, train_longer
 from harness_search.optuna_study import OptunaStudy, judged
 from harness_search.preflight import check_results_apart, notes, prunable_graph
-from harness_search.proposals import controls, propose, warm_starts
+from harness_search.proposals import propose
 from harness_search.reach import fastest, space_within, take_floors
-from harness_search.reduction import epochs_on_all
 from harness_search.remeasure import remeasure_study
 from harness_search.sensitivity_ladder import check_fits, seed_notes
 from harness_search.space import search_space
@@ -260,6 +260,8 @@ def _run(bench: Workbench, records: list[RunRecord]) -> SearchResult:
     teacher_s = sum(baseline.prepare_teacher(bench).values()) if reachable else 0.0
     if open_budgets:
         trials = _run_trials(bench, trials, open_budgets)
+        trials = train_longer(bench, trials, open_budgets)
+        write_trials(bench.folder, trials)
     results = [_finish(bench, b, records, trials, floor, reachable, open_budgets)
                for b in settings.budgets]  # fmt: skip
     leaderboard.rebuild(settings.results)
@@ -283,7 +285,7 @@ def _run_trials(
         for b in budgets
     }  # fmt: skip
     for text, study in studies.items():
-        study.restore([r for r in trials if r.budget["text"] == text])
+        study.restore([r for r in trials if r.budget["text"] == text and is_short(r)])
     for record in trials:
         for entry in record.probes:
             if entry["timed"]:
@@ -292,8 +294,8 @@ def _run_trials(
                     graph = bench.base(record.candidate["blocks"]).graph
                     model.add(graph.macs(entry["widths"]), entry["share"])
     write_trials(bench.folder, trials)
-    done = {record.index for record in trials}
-    while _affords_another(bench, trials, budgets):
+    done = {record.index for record in trials} | planned(bench.folder)
+    while affords_another(bench, trials, budgets):
         index = next(i for i in itertools.count() if i not in done)
         proposal, asked = propose(bench, index, trials, studies, budgets)
         record = run_trial(bench, proposal)
@@ -303,35 +305,6 @@ def _run_trials(
         write_trials(bench.folder, trials)
         bench.progress.trial_done(record)
     return trials
-
-
-def _affords_another(
-    bench: Workbench, trials: Sequence[RunRecord], budgets: Sequence[Budget]
-) -> bool:
-    """Whether the limits leave room for one more trial and the finals; warm starts always run."""
-    settings = bench.settings
-    if settings.trials is not None and len(trials) >= settings.trials:
-        return False
-    known = [warm_starts(settings, bench.spaces[b.text]) for b in budgets]
-    if len(trials) < max(map(len, known)) * len(budgets) or settings.time_s is None:
-        return True
-    costs = [sum(r.timings_s.values()) for r in trials]
-    needed = statistics.median(costs) + finals_cost_s(bench, len(budgets))
-    if bench.task.reduction.fraction < 1:  # the winner is trained on all samples, too
-        training = [r.timings_s.get("train", 0.0) for r in trials]
-        longer = epochs_on_all(bench.task) / bench.task.recipe.trial_epochs
-        needed += len(budgets) * max(training) * longer / bench.task.reduction.fraction
-    return bench.elapsed_s() + needed <= settings.time_s
-
-
-def finals_cost_s(bench: Workbench, budgets: int) -> float:
-    """Return what the final measurements will take, seconds: 7 processes of all models a budget.
-
-    These are dense, controls and winner. Before them each is started alone three times.
-    """
-    models = 2 + len(controls(bench.settings))
-    per_model = 0.25 + 30 * max(0.01, 3 * bench.dense_s["p50"])
-    return budgets * (models * 3 * 0.4 + 7 * (0.6 + models * per_model))
 
 
 def _finish(

@@ -14,10 +14,10 @@ from harness.provenance import now_utc
 from harness_results.record import latency_figures, make_record
 from harness_search.optuna_study import judged
 from harness_search.proposals import CONTROLS, SENSITIVITY, is_within_drop
+from harness_search.recording import common_fields, environment, search_fields
 from harness_search.reduction import epochs_on_all, trained_on_all
 from harness_search.stopwatch import Stopwatch
 from harness_search.tools import samples_of
-from harness_search.trial import common_fields, environment, search_fields
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -15,9 +15,9 @@ from harness.compression.quantisation.precision import FP32, PROBE_CALIBRATION, 
 from harness.errors import CandidateFailed, ExportError
 from harness.provenance import now_utc
 from harness_results.record import latency_figures, make_record
+from harness_search.recording import common_fields, environment, search_fields
 from harness_search.stopwatch import Stopwatch
 from harness_search.tools import samples_of
-from harness_search.trial import common_fields, environment, search_fields
 
 if TYPE_CHECKING:
     from harness.candidate import OnnxModel

@@ -13,8 +13,9 @@ import torch
 from harness.training import fit, torch_kept
 from harness_results.store import StudyFolder
 from harness_search import baseline
+from harness_search.allowance import exploring_s, finals_s
 from harness_search.depth import judging_s
-from harness_search.engine import finals_cost_s, set_up
+from harness_search.engine import set_up
 from harness_search.floors import measure_floors
 from harness_search.ladder import highest_within, scaled_ladder
 from harness_search.reach import space_within, take_floors
@@ -90,7 +91,10 @@ def plan(settings: Settings, task: Task, progress: Progress) -> Plan:
     fixed = sum(seconds[name] for name in ("setup", "floor", "teacher", "blocks", "finals"))
     trials = None
     if settings.time_s is not None:
-        trials = max(0, int((settings.time_s - fixed) / seconds["trial"]))
+        left = max(0.0, settings.time_s - fixed)
+        trying = left if bench.task.reduction.fraction < 1 else exploring_s(settings, left)
+        trials = int(trying / seconds["trial"])
+        seconds["training the best on"] = left - trying
     if settings.trials is not None:
         trials = settings.trials if trials is None else min(trials, settings.trials)
     reachable = tuple(space_within(bench, floors, b, []) is not None for b in settings.budgets)
@@ -119,7 +123,7 @@ def _costs(bench: Workbench, floors: Sequence[RunRecord], setting_up: float) -> 
         "trial": training + _PROBES * (timing + export) + _OVERHEAD_S,
         "of it training": training,
         "of it timing": _PROBES * timing,
-        "finals": finals_cost_s(bench, len(bench.settings.budgets))
+        "finals": finals_s(bench, len(bench.settings.budgets))
         + (training / part * len(bench.settings.budgets) if part < 1 else 0.0),
     }
 

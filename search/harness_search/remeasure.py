@@ -12,8 +12,8 @@ from harness.provenance import now_utc
 from harness_results.record import latency_figures, make_record
 from harness_search.finals import trained_model
 from harness_search.floors import measure_floors
+from harness_search.recording import environment, share_of_dense
 from harness_search.tools import samples_of
-from harness_search.trial import environment, share_of_dense
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

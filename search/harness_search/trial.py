@@ -5,18 +5,22 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+
 from harness.budget import Budget, Decision
 from harness.candidate import Candidate, OnnxModel
 from harness.compression.pruning.prune import choose_channels
 from harness.compression.quantisation.precision import PROBE_CALIBRATION, Precision
+from harness.compression.steps.kept import network_identity
 from harness.errors import BackendError, ExportError, MeasurementError, TaskError
 from harness.manner import find_manner
 from harness.models.saving import save_weights
 from harness.provenance import now_utc
 from harness.training import SoftTargets, fit
 from harness_results.record import RunRecord, latency_figures, make_record
-from harness_results.store import relative
 from harness_search.projection import Probe, fit_to_budget
+from harness_search.recording import common_fields, environment, search_fields, share_of_dense
 from harness_search.stopwatch import Stopwatch
 from harness_search.tools import samples_of
 
@@ -38,8 +42,8 @@ class Proposal:
 
     Attributes:
         index: The trial's number in its study.
-        role: `"uniform"`, `"global"`, `"sensitivity"`, `"depth"`, a precision's name or
-            `"searched"`.
+        role: `"uniform"`, `"global"`, `"sensitivity"`, `"depth"`, a precision's name, `"searched"`
+            or `"longer"`.
         budget: What it has to meet.
         aim: Share of the dense latency to aim at, at most the budget's.
         base: What channels are pruned from: the dense network, or it without some blocks.
@@ -78,6 +82,33 @@ def run_trial(bench: Workbench, proposal: Proposal) -> RunRecord:
         return life.record("complete", None, feasible)
     except (BackendError, ExportError, MeasurementError, TaskError) as exc:
         return life.record("failed", f"{type(exc).__name__}: {exc}", None)
+
+
+def run_longer(bench: Workbench, proposal: Proposal, source: RunRecord, epochs: int) -> RunRecord:
+    """Train an earlier trial's network on and return the new trial's record, already on disk.
+
+    Args:
+        bench: The session.
+        proposal: The same network.
+        source: The trial whose weights are taken.
+        epochs: How many more.
+    """
+    life = _Life(bench, proposal)
+    try:
+        student = life.train_on(source, epochs)
+        exported = life.export(student)
+        life.check_and_score(student, exported)
+        feasible = life.time_again(exported)
+        record = life.record("complete", None, feasible)
+    except (BackendError, ExportError, MeasurementError, TaskError) as exc:
+        record = life.record("failed", f"{type(exc).__name__}: {exc}", None)
+    checkpoint_of(bench, proposal.index).unlink(missing_ok=True)
+    return record
+
+
+def checkpoint_of(bench: Workbench, index: int) -> Path:
+    """Return where a long training keeps its state."""
+    return bench.model_path(f"trial-{index:04d}.ckpt")
 
 
 class _Life:
@@ -126,32 +157,56 @@ class _Life:
 
     def distil(self, probe: Probe) -> nn.Module:
         """Train the pruned network from the dense teacher's soft targets."""
-        bench, params, recipe = self.bench, self.proposal.params, self.bench.task.recipe
+        bench, epochs = self.bench, self.bench.task.recipe.trial_epochs
         bench.progress.phase(f"trial {self.proposal.index}: distilling")
         student = self._pruned(probe.widths)
         with self.watch.phase("teacher_outputs"):
-            split = bench.train_split()
-            teacher = bench.teacher(split)
-            if params["kd_weight"] > 0:
-                for epoch in range(recipe.trial_epochs):
+            teacher = bench.teacher(bench.train_split())
+            if self.proposal.params["kd_weight"] > 0:
+                for epoch in range(epochs):
                     teacher(epoch)
-        soft = SoftTargets(teacher, params["temperature"] or 1.0, params["kd_weight"])
+        self.training = self._train(student, epochs, None)
+        return student
+
+    def train_on(self, source: RunRecord, epochs: int) -> nn.Module:
+        """Train an earlier trial's network for more epochs; what is interrupted goes on."""
+        bench, name = self.bench, f"trial {self.proposal.index}"
+        told = source.index, source.training or {}
+        bench.progress.phase(f"{name}: distilling the network of trial {told[0]} on")
+        self.widths, self.history = dict(self.proposal.ladder[0]), source.pruning or {}
+        with self.watch.phase("prune"), bench.lock.shared():
+            student = self.base.pruned(bench.network, bench.example[:1], self.history)
+            path = bench.folder.path / source.model["weights"]
+            try:
+                student.load_state_dict(load_file(str(path)))
+            except (OSError, SafetensorError, RuntimeError) as exc:
+                raise TaskError(f"The weights of trial {told[0]} can't be read: {exc}") from exc
+        found = self._train(student, epochs, checkpoint_of(bench, self.proposal.index))
+        earlier = told[1].get("epochs_before", 0) + told[1]["epochs"]
+        self.training = {**found, "continues": told[0], "epochs_before": earlier}
+        return student
+
+    def _train(self, student: nn.Module, epochs: int, checkpoint: Path | None) -> dict[str, Any]:
+        bench, params, recipe = self.bench, self.proposal.params, self.bench.task.recipe
+        split, objective = bench.train_split(), bench.task.objective
+        identity = "" if checkpoint is None else network_identity(bench.network)
+        soft = SoftTargets(
+            bench.teacher(split), params["temperature"] or 1.0, params["kd_weight"], identity
+        )
         seed = bench.seed("train", self.proposal.index)
-        objective = bench.task.objective
         with self.watch.phase("train"), bench.lock.shared():
             manner = find_manner(student, split, objective, recipe)
             fit(
-                student, split, objective, recipe, epochs=recipe.trial_epochs, lr=recipe.trial_lr,
-                seed=seed, soft=soft, manner=manner, on_batch=self._on_batch,
+                student, split, objective, recipe, epochs=epochs, lr=recipe.trial_lr, seed=seed,
+                soft=soft, manner=manner, checkpoint=checkpoint, on_batch=self._on_batch,
             )  # fmt: skip
         full = len(bench.task.data.train)
-        self.training = {
-            "epochs": recipe.trial_epochs, "lr": recipe.trial_lr, "batch": recipe.batch,
+        return {
+            "epochs": epochs, "lr": recipe.trial_lr, "batch": recipe.batch,
             "optimizer": recipe.optimizer, "seed": seed, "bfloat16": manner.bfloat16,
             "samples": len(split), "of": full,
             "reduction": bench.task.reduction.method if len(split) < full else None,
         }  # fmt: skip
-        return student
 
     def export(self, student: nn.Module) -> OnnxModel:
         """Write the trained network as ONNX and its weights as safetensors."""
@@ -268,58 +323,3 @@ def _beyond_limits(bench: Workbench, probe: Probe, limit: float | None) -> tuple
     if limit is not None:
         reason += f"; the fastest within the loss takes {limit:.3f}"
     return "over_budget", reason, False
-
-
-def share_of_dense(measured: Mapping[str, Measurement], name: str, budget: Budget) -> float:
-    """Return a model's latency as a share of the dense one's, by the budget's statistic."""
-    return measured[name].stats.ratio(budget.statistic).value
-
-
-def common_fields(
-    bench: Workbench,
-    budget: Budget,
-    candidate: Candidate,
-    model: OnnxModel | None,
-    weights: Path | None,
-) -> dict[str, Any]:
-    """Return the fields that every kind of record fills alike."""
-    dense, target = bench.space.dense, bench.settings.target
-    exported: dict[str, Any] = {}
-    if model is not None:
-        exported = {
-            "onnx": None if weights is None else relative(model.path, bench.folder),
-            "weights": None if weights is None else relative(weights, bench.folder),
-            "sha256": model.sha256, "size_bytes": model.size_bytes, "opset": model.opset,
-            "params": model.n_params, "macs": model.macs,
-        }  # fmt: skip
-    return {
-        "study": bench.folder.study,
-        "task": dict(bench.provenance["task"]),
-        "target": {**target.options(), "granule": target.granule,
-                   "scenario": "single_stream",
-                   "backend_version": bench.facts["runtime_version"]},
-        "budget": asdict(budget),
-        "candidate": {
-            "widths": dict(candidate.widths), "dense_widths": dict(dense),
-            "ratios": bench.space.ratios(candidate.widths), "criterion": candidate.criterion,
-            "temperature": candidate.temperature, "kd_weight": candidate.kd_weight,
-            "precision": candidate.precision, "blocks": list(candidate.blocks),
-        },
-        "model": exported,
-        "versions": dict(bench.provenance["versions"]),
-        "git": dict(bench.provenance["git"]),
-    }  # fmt: skip
-
-
-def environment(bench: Workbench, states: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a record's environment: fingerprint, machine, and its state around the timing."""
-    machine = dict(bench.facts["machine"])
-    return {"fingerprint": bench.provenance["fingerprint"], "machine": machine, **states}
-
-
-def search_fields(bench: Workbench, trials: int, test_reads: int = 0) -> dict[str, Any]:
-    """Return what a record says of the search around it."""
-    return {
-        "seed": bench.settings.seed, "trials": trials, "elapsed_s": bench.elapsed_s(),
-        "test_reads": test_reads,
-    }  # fmt: skip
