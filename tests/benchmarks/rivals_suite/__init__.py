@@ -1,0 +1,1 @@
+"""Rivals of the search, each a process of its own with the same time."""
