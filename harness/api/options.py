@@ -47,7 +47,7 @@ class SearchOptions(TypedDict, total=False):
         blocks: Names of the only residual blocks that may be left out; `"none"` for none.
         precision: What exported files may compute in: `"fp32"`, `"fp16"`, `"int8"`,
             `"int8-dynamic"`. Default: those that the target may gain from.
-        sensitivity: A table of `harness sensitivity`: the third trial is what it suggests.
+        sensitivity: A table of `harness sensitivity`: the second trial is what it suggests.
         threads: Threads of the runtime.
         settings: Target options such as `"granule=8"`.
         results: The results folder.

@@ -316,8 +316,8 @@ def _print_time(console: Console, settings: Settings, result: SearchResult) -> N
     )
     if settings.time_s is not None and result.elapsed_s > 1.1 * settings.time_s:
         console.print(
-            f"[dim]longer than the {format_wall(settings.time_s)} asked: the dense model, the "
-            "warm starts and the final measurement are always done[/]"
+            f"[dim]longer than the {format_wall(settings.time_s)} asked: the dense model, one "
+            "trial for each budget and the final measurement are always done[/]"
         )
     table = shlex.quote(str(settings.results / "leaderboard.csv"))
     console.print(f"[dim]harness leaderboard {escape(table)}[/]", soft_wrap=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import statistics
 from typing import TYPE_CHECKING
 
-from harness_search.proposals import controls, warm_starts
+from harness_search.proposals import controls
 from harness_search.reduction import epochs_on_all
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 LONGER = "longer"
 """Role of a trial that trains another one's network on."""
-_LONGER_SHARE = 0.5
+_LONGER_SHARE = 0.4
 """Of the time between the first trial and the finals: for training the best on."""
 
 
@@ -42,7 +42,7 @@ def affords_another(
 ) -> bool:
     """Whether the limits leave room for one more trial and all that follows.
 
-    Warm starts always run.
+    Each budget's first one always runs.
 
     Args:
         bench: The session.
@@ -52,8 +52,7 @@ def affords_another(
     settings, short = bench.settings, [record for record in trials if is_short(record)]
     if settings.trials is not None and len(short) >= settings.trials:
         return False
-    known = [warm_starts(settings, bench.spaces[b.text]) for b in budgets]
-    if len(short) < max(map(len, known)) * len(budgets) or settings.time_s is None:
+    if len(short) < len(budgets) or settings.time_s is None:
         return True
     spent = [sum(record.timings_s.values()) for record in short]
     rest = settings.time_s - finals_s(bench, len(budgets))

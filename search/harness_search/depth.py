@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from harness_search.workbench import Workbench
 
 FILE = "blocks.json"
+_SAMPLES = 512
+"""A search has no more time for it than that; the same ones for all, so that losses compare."""
 _DEPTHS = 8
 """The most numbers of blocks that are judged for a budget."""
 
@@ -57,7 +59,7 @@ def _judged(bench: Workbench) -> list[str]:
         with bench.lock.shared():
             found = residual_blocks(bench.network, bench.example[:1])
             able = [block for block in found if block.name in blocks]
-            order = order_blocks(Judge(bench.network, context, "macs"), able, context)
+            order = order_blocks(Judge(bench.network, context, "macs", _SAMPLES), able, context)
     except TaskError as exc:
         bench.progress.note(f"the last block is left out first, since judging them fails: {exc}")
         order = []
@@ -79,7 +81,9 @@ def best_depth(bench: Workbench, space: SearchSpace, share: float) -> int:
     """
     precision, criterion = space.precisions[0], space.criteria[0]
     order, losses = leaving_order(bench), dict[int, float]()
-    judge = Judge(bench.network, _context(bench), "macs")
+    if len(order) == 1:
+        return 1
+    judge = Judge(bench.network, _context(bench), "macs", _SAMPLES)
     bench.progress.phase("judging how many blocks to leave out")
     for count in depths(len(order)):
         bench.progress.advance(count, len(order))
@@ -116,7 +120,7 @@ def judging_s(bench: Workbench) -> float:
     if not blocks:
         return 0.0
     with bench.lock.shared():
-        judge = Judge(bench.network, _context(bench), "macs")
+        judge = Judge(bench.network, _context(bench), "macs", _SAMPLES)
         started = time.monotonic()
         judge.loss([])
     ordering = 2 * blocks if blocks > 1 else 0

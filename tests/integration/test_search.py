@@ -46,7 +46,7 @@ def test_it_succeeds_and_says_so(done: Done) -> None:
 
 def test_controls_come_first_then_the_sampler(done: Done) -> None:
     roles = [record["role"] for record in trials(done[0])]
-    assert roles == ["uniform", "global", "searched", "searched", "searched"]
+    assert roles == ["global", "uniform", "searched", "searched", "searched"]
     for record in trials(done[0])[2:]:
         names = set(record["suggestion"]) - {"precision"}  # drawn where int8 is faster here
         assert {"temperature", "kd_weight", "criterion", "ratio.conv1", "ratio.conv2"} == names

@@ -64,17 +64,17 @@ def final(results: str, role: str) -> dict[str, Any]:
     return next(r for r in read_records(Path(results)) if (r["kind"], r["role"]) == ("final", role))
 
 
-def test_depth_comes_after_the_controls(done: Result) -> None:
+def test_depth_comes_after_global_pruning(done: Result) -> None:
     made = trials(Path("results"))
-    roles = ["uniform", "global", "depth", "searched", "searched", "searched"]
+    roles = ["global", "depth", "uniform", "searched", "searched", "searched"]
     assert [record["role"] for record in made] == roles
     for record in made:
         blocks = record["candidate"]["blocks"]
         assert blocks == [name for name in BLOCKS if name in blocks]
         if record["role"] == "searched":
             assert len(blocks) == record["suggestion"]["depth"]
-    assert made[0]["candidate"]["blocks"] == made[1]["candidate"]["blocks"] == []
-    assert made[2]["candidate"]["blocks"]
+    assert made[0]["candidate"]["blocks"] == made[2]["candidate"]["blocks"] == []
+    assert made[1]["candidate"]["blocks"]
 
 
 def test_a_block_that_went_has_no_channels_and_no_layers(done: Result) -> None:
@@ -131,7 +131,7 @@ def test_a_budget_that_only_fewer_blocks_meet_is_met() -> None:
 def test_no_block_goes_where_the_user_wants_none() -> None:
     search("whole", "--budget", "40%", "--trials", "3", "--blocks", "none")
     made = trials(Path("whole"))
-    assert [record["role"] for record in made] == ["uniform", "global", "searched"]
+    assert [record["role"] for record in made] == ["global", "uniform", "searched"]
     assert not any(record["candidate"]["blocks"] for record in made)
     assert "depth" not in made[2]["suggestion"]
 
@@ -155,7 +155,7 @@ def test_blocks_go_under_several_budgets_with_all_other_limits() -> None:
     )  # fmt: skip
     search("front", *options)
     made = trials(Path("front"))
-    assert [(r["role"], r["budget"]["text"]) for r in made[4:6]] == [
+    assert [(r["role"], r["budget"]["text"]) for r in made[2:4]] == [
         ("depth", "25%"), ("depth", "50%")
     ]  # fmt: skip
     for record in made:

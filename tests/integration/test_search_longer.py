@@ -59,7 +59,7 @@ def longer(results: str) -> list[dict[str, Any]]:
 
 def test_the_best_is_trained_on_after_the_trials(done: Result) -> None:
     made = trials(Path("results"))
-    assert [record["role"] for record in made[:3]] == ["uniform", "global", "searched"]
+    assert [record["role"] for record in made[:3]] == ["global", "uniform", "searched"]
     assert longer("results") == made[3:]
     assert made[3:]
     for record in made[3:]:

@@ -261,7 +261,7 @@ def test_a_search_takes_it_as_its_third_trial(seeded: tuple[Path, Result]) -> No
     results, ended = seeded
     assert ended.exit_code == 0, ended.stderr
     found = trials(results)
-    assert [one["role"] for one in found] == ["uniform", "global", "sensitivity"]
+    assert [one["role"] for one in found] == ["global", "sensitivity", "uniform"]
     assert found[2]["suggestion"] is None
     assert found[2]["candidate"]["criterion"] == "l2"
     assert found[2]["latency"]["probe"]["ratio_p50"][2] <= 0.5
@@ -287,7 +287,7 @@ def test_the_dry_run_tells_of_it_and_of_times_that_do_not_count(
     ended = search(tmp_path / "dry", "--dry-run", "--sensitivity", str(tmp_path / "a.csv"))
     assert ended.exit_code == 0, ended.stderr
     said = " ".join(ended.stdout.split())
-    assert "the first 3 are uniform, global and sensitivity" in said
+    assert "the first 3 are global, sensitivity and uniform" in said
     assert "no undisturbed time for conv1, so multiply-accumulates stand in" in said
 
 

@@ -21,7 +21,6 @@ FINALS_S = 10.0
 @pytest.fixture(autouse=True)
 def finals(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(allowance, "finals_s", lambda bench, budgets: FINALS_S * budgets)
-    monkeypatch.setattr(allowance, "warm_starts", lambda settings, space: ("uniform", "global"))
 
 
 def bench(elapsed_s: float, fraction: float = 1.0, **options: Any) -> Any:
@@ -42,15 +41,17 @@ def trials(*ends: float, cost: float = 10.0, role: str = "searched") -> list[Any
     ]  # fmt: skip
 
 
-def test_warm_starts_always_run() -> None:
+def test_the_first_of_each_budget_always_runs() -> None:
+    both = parse_budgets("30%,50%")
     assert affords_another(bench(1000.0), [], BUDGETS)
-    assert affords_another(bench(1000.0), trials(30.0), BUDGETS)
-    assert not affords_another(bench(1000.0), trials(30.0, 40.0), BUDGETS)
+    assert not affords_another(bench(1000.0), trials(30.0), BUDGETS)
+    assert affords_another(bench(1000.0), trials(30.0), both)
+    assert not affords_another(bench(1000.0), trials(30.0, 40.0), both)
 
 
-@pytest.mark.parametrize(("elapsed", "more"), [(50.0, True), (51.0, False)])
-def test_half_of_the_time_is_kept_for_the_best(elapsed: float, more: bool) -> None:
-    """The first trial began at 20 s, finals take 10 of 110 s: trials may take 40 s."""
+@pytest.mark.parametrize(("elapsed", "more"), [(58.0, True), (59.0, False)])
+def test_a_part_of_the_time_is_kept_for_the_best(elapsed: float, more: bool) -> None:
+    """The first trial began at 20 s, finals take 10 of 110 s: trials may take 48 s."""
     assert affords_another(bench(elapsed), trials(30.0, 40.0), BUDGETS) is more
 
 
@@ -86,6 +87,7 @@ def test_the_best_are_trained_on_up_to_the_finals() -> None:
     assert longer_until_s(bench(60.0, trials=5), trials(30.0, 60.0), 1) == 100.0
 
 
-def test_where_the_number_ends_the_search_they_are_trained_on_as_long_as_it_took() -> None:
-    assert longer_until_s(bench(50.0, trials=2), trials(30.0, 40.0), 1) == 20.0 + 2 * 20.0
+def test_where_the_number_ends_the_search_they_are_trained_on_in_proportion() -> None:
+    ended = longer_until_s(bench(50.0, trials=2), trials(30.0, 40.0), 1)
+    assert ended == pytest.approx(20.0 + 20.0 / 0.6)  # 20 s of trials are 60 %
     assert longer_until_s(bench(90.0, trials=2), trials(30.0, 90.0), 1) == 100.0

@@ -71,7 +71,7 @@ def aims(records: Sequence[RunRecord], max_drop: float | None = 0.02) -> float:
 
 def test_the_controls_come_first_and_are_not_the_samplers() -> None:
     made, samplers = proposals("50%", 4)
-    assert [proposal.role for proposal, _ in made] == ["uniform", "global", "searched", "searched"]
+    assert [proposal.role for proposal, _ in made] == ["global", "uniform", "searched", "searched"]
     assert [asked for _, asked in made] == [None, None, ASKED, ASKED]
     assert samplers["50%"].asked == [2, 3]
     for proposal, _ in made[:2]:
@@ -81,22 +81,22 @@ def test_the_controls_come_first_and_are_not_the_samplers() -> None:
 
 def test_the_controls_are_uniform_and_global_pruning() -> None:
     made, _ = proposals("50%", 2)
-    assert made[0][0].ladder == scaled_ladder(SPACE, {"conv1": 1.0, "conv2": 1.0})
-    assert made[1][0].ladder == ranked_ladder(SPACE, SCORES)
+    assert made[0][0].ladder == ranked_ladder(SPACE, SCORES)
+    assert made[1][0].ladder == scaled_ladder(SPACE, {"conv1": 1.0, "conv2": 1.0})
 
 
 def test_each_further_precision_begins_with_global_pruning_in_it() -> None:
     budgets = parse_budgets("50%")
     made, samplers = bench(budgets, precisions=("fp32", "int8")), {"50%": Sampler()}
     found = [propose(made, i, [], samplers, budgets)[0] for i in range(4)]  # type: ignore[arg-type]
-    assert [one.role for one in found] == ["uniform", "global", "int8", "searched"]
-    assert [one.params["precision"] for one in found] == ["fp32", "fp32", "int8", "fp32"]
-    assert found[2].ladder == found[1].ladder
-    assert found[2].suggestion is None
+    assert [one.role for one in found] == ["global", "int8", "uniform", "searched"]
+    assert [one.params["precision"] for one in found] == ["fp32", "int8", "fp32", "fp32"]
+    assert found[1].ladder == found[0].ladder
+    assert found[1].suggestion is None
     assert samplers["50%"].asked == [3]
 
 
-def test_depth_comes_after_the_controls_and_is_told_by_its_number(
+def test_depth_comes_after_global_pruning_and_is_told_by_its_number(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("harness_search.proposals.best_depth", lambda bench, space, share: 2)
@@ -106,9 +106,9 @@ def test_depth_comes_after_the_controls_and_is_told_by_its_number(
     made.order = ("z", "x", "y")
     samplers: Any = {"50%": Sampler()}
     found = [propose(made, i, [], samplers, budgets)[0] for i in range(5)]
-    assert [one.role for one in found] == ["uniform", "global", "depth", "int8", "searched"]
-    assert [one.base.blocks for one in found] == [(), (), ("z", "x"), (), ()]
-    assert found[2].params["depth"] == 2
+    assert [one.role for one in found] == ["global", "depth", "int8", "uniform", "searched"]
+    assert [one.base.blocks for one in found] == [(), ("z", "x"), (), (), ()]
+    assert found[1].params["depth"] == 2
 
 
 def test_where_a_network_without_blocks_cannot_be_traced_fewer_go() -> None:
@@ -139,7 +139,7 @@ def test_a_searched_proposal_is_what_the_sampler_suggested() -> None:
 def test_budgets_take_turns_and_each_has_its_controls() -> None:
     made, samplers = proposals("30%,60%", 6)
     assert [(p.budget.text, p.role) for p, _ in made] == [
-        ("30%", "uniform"), ("60%", "uniform"), ("30%", "global"), ("60%", "global"),
+        ("30%", "global"), ("60%", "global"), ("30%", "uniform"), ("60%", "uniform"),
         ("30%", "searched"), ("60%", "searched"),
     ]  # fmt: skip
     assert {text: sampler.asked for text, sampler in samplers.items()} == {"30%": [4], "60%": [5]}

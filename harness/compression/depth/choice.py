@@ -42,9 +42,12 @@ class Judge:
         model: The network; left as it is.
         context: Has the task, and the seed by which samples are drawn.
         by: What it costs: `"params"` or `"macs"`.
+        samples: The most that it is judged by.
     """
 
-    def __init__(self, model: nn.Module, context: Context, by: str) -> None:
+    def __init__(
+        self, model: nn.Module, context: Context, by: str, samples: int = _SAMPLES
+    ) -> None:
         self.by = by
         self._model = model
         self._objective = context.task.objective
@@ -52,7 +55,7 @@ class Judge:
         split = context.task.data.train
         rng = torch.Generator().manual_seed(context.seed)
         size = self._example.numel() * self._example.element_size()
-        count = max(1, min(_SAMPLES, _BYTES // size))
+        count = max(1, min(samples, _BYTES // size))
         rows = torch.randperm(len(split), generator=rng)[:count].sort().values
         self._batches = [split.batch(part, 0) for part in torch.split(rows, _CHUNK)]
         self._targets = split.targets_of(rows)
