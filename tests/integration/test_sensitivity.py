@@ -215,7 +215,7 @@ def test_groups_that_the_criterion_says_nothing_of_are_named(tmp_path: Path) -> 
     [
         (("--ratios", "1%"), "removes a whole granule of 4 channels"),
         (("--ratios", "100%"), "each must be a share above 0 % and below 100 %"),
-        (("--ratios", "50%,,"), "`--ratios` must be a share"),
+        (("--ratios", "50%,,"), "`--ratios`: each must be a share above 0 %"),
         (("--criterion", "l3"), "`--criterion` must be one of l2"),
         (("--samples", "0"), "`--samples` must be a whole number from 1"),
         (("--sort", "size"), "`--sort` must be 'cost' or 'network'"),
