@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from harness_search.ladder import Ladder, Widths
 
 CORRECTIONS = 3
-_CLOSE = 0.93
+_CLOSE = 0.96
 """A feasible rung at this share of the aim or more is near enough: the next would not pay."""
 
 
@@ -45,7 +45,7 @@ def fit_to_budget(
     ladder: Ladder,
     measure: Callable[[Widths], Probe],
     predict: Callable[[Widths], float],
-    aim: Callable[[], float],
+    aim: Callable[[bool], float],
 ) -> tuple[Probe, list[Probe]]:
     """Return the best rung within the budget, or the fastest one tried; and all that were tried.
 
@@ -53,15 +53,17 @@ def fit_to_budget(
         ladder: Networks, smallest first.
         measure: Times one; up to 1 + 3 calls.
         predict: Share of the dense model's latency, by the model as corrected so far.
-        aim: Share to aim at, by what is known so far.
+        aim: Share to aim at, by what is known so far; told whether a rung within is known, so that
+            it may be bolder.
     """
     tried: dict[int, Probe] = {}
     for _ in range(1 + CORRECTIONS):
         within = max((i for i, probe in tried.items() if probe.within), default=-1)
         beyond = min((i for i, probe in tried.items() if not probe.within), default=len(ladder))
-        if within >= 0 and tried[within].share >= _CLOSE * aim():
+        goal = aim(within >= 0)
+        if within >= 0 and tried[within].share >= _CLOSE * goal:
             break
-        rung = _next_rung([predict(widths) for widths in ladder], aim(), within, beyond)
+        rung = _next_rung([predict(widths) for widths in ladder], goal, within, beyond)
         if rung is None:
             break
         tried[rung] = measure(ladder[rung])

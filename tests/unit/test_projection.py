@@ -18,14 +18,16 @@ def fit(
     limit: float = 0.5,
     aim: float | None = None,
     ladder: list[Widths] = LADDER,
+    room: float = 0.0,
 ) -> tuple[Probe, list[Probe]]:
     def measure(widths: Widths) -> Probe:
         share = true(widths["a"])
         return Probe(widths, {}, OnnxModel(Path("m"), "", 1, 17), None, share, share <= limit)
 
     return fit_to_budget(
-        ladder, measure, lambda widths: predicted(widths["a"]), lambda: aim or 0.97 * limit
-    )
+        ladder, measure, lambda widths: predicted(widths["a"]),
+        lambda known_within: (aim or 0.97 * limit) * (1.0 if known_within else 1 - room),
+    )  # fmt: skip
 
 
 def test_a_model_that_is_right_needs_one_measurement() -> None:
@@ -96,10 +98,16 @@ def test_a_feasible_rung_near_the_aim_ends_it() -> None:
 
     def true(width: int) -> float:
         known["scale"] = 21  # by now the model would allow the next rung
-        return width / 20
+        return width / 20 + 0.012
 
     _, tried = fit(true, lambda w: w / known["scale"], limit=0.5, aim=0.48)
     assert [probe.widths["a"] for probe in tried] == [9]
+
+
+def test_once_a_rung_within_is_known_the_room_for_the_models_error_is_used() -> None:
+    chosen, tried = fit(lambda w: w / 20, lambda w: w / 20, aim=0.5, room=0.3)
+    assert [probe.widths["a"] for probe in tried] == [7, 10]
+    assert chosen.widths == {"a": 10}
 
 
 def test_a_ladder_of_one_rung_is_measured_once() -> None:
