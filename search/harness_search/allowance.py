@@ -13,7 +13,6 @@ if TYPE_CHECKING:
 
     from harness.budget import Budget
     from harness_results.record import RunRecord
-    from harness_search.settings import Settings
     from harness_search.workbench import Workbench
 
 LONGER = "longer"
@@ -57,7 +56,7 @@ def affords_another(
     spent = [sum(record.timings_s.values()) for record in short]
     rest = settings.time_s - finals_s(bench, len(budgets))
     if trains_longer(bench):
-        rest -= _LONGER_SHARE * (rest - _began_s(short))
+        rest = _began_s(short) + exploring_s(bench, rest - _began_s(short))
     elif bench.task.reduction.fraction < 1:  # the winner is trained on all samples, too
         training = [record.timings_s.get("train", 0.0) for record in short]
         longer = epochs_on_all(bench.task) / bench.task.recipe.trial_epochs
@@ -91,9 +90,9 @@ def _began_s(short: Sequence[RunRecord]) -> float:
     return min(float(r.search["elapsed_s"]) - sum(r.timings_s.values()) for r in short)
 
 
-def exploring_s(settings: Settings, rest_s: float) -> float:
+def exploring_s(bench: Workbench, rest_s: float) -> float:
     """Return which part of the seconds between the first trial and the finals are for trials."""
-    return rest_s if settings.max_drop is not None else (1 - _LONGER_SHARE) * rest_s
+    return (1 - _LONGER_SHARE) * rest_s if trains_longer(bench) else rest_s
 
 
 def finals_s(bench: Workbench, budgets: int) -> float:

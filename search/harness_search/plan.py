@@ -92,7 +92,7 @@ def plan(settings: Settings, task: Task, progress: Progress) -> Plan:
     trials = None
     if settings.time_s is not None:
         left = max(0.0, settings.time_s - fixed)
-        trying = left if bench.task.reduction.fraction < 1 else exploring_s(settings, left)
+        trying = exploring_s(bench, left)
         trials = int(trying / seconds["trial"])
         seconds["training the best on"] = left - trying
     if settings.trials is not None:

@@ -75,11 +75,7 @@ def run_trial(bench: Workbench, proposal: Proposal) -> RunRecord:
         probe = life.fit_to_budget()
         if not probe.within:
             return life.record(*_beyond_limits(bench, probe, proposal.limit))
-        student = life.distil(probe)
-        exported = life.export(student)
-        life.check_and_score(student, exported)
-        feasible = life.time_again(exported)
-        return life.record("complete", None, feasible)
+        return life.judge(life.distil(probe))
     except (BackendError, ExportError, MeasurementError, TaskError) as exc:
         return life.record("failed", f"{type(exc).__name__}: {exc}", None)
 
@@ -95,11 +91,7 @@ def run_longer(bench: Workbench, proposal: Proposal, source: RunRecord, epochs: 
     """
     life = _Life(bench, proposal)
     try:
-        student = life.train_on(source, epochs)
-        exported = life.export(student)
-        life.check_and_score(student, exported)
-        feasible = life.time_again(exported)
-        record = life.record("complete", None, feasible)
+        record = life.judge(life.train_on(source, epochs))
     except (BackendError, ExportError, MeasurementError, TaskError) as exc:
         record = life.record("failed", f"{type(exc).__name__}: {exc}", None)
     checkpoint_of(bench, proposal.index).unlink(missing_ok=True)
@@ -173,8 +165,9 @@ class _Life:
     def train_on(self, source: RunRecord, epochs: int) -> nn.Module:
         """Train an earlier trial's network for more epochs; what is interrupted goes on."""
         bench, name = self.bench, f"trial {self.proposal.index}"
-        told = source.index, source.training or {}
-        bench.progress.phase(f"{name}: distilling the network of trial {told[0]} on")
+        before = source.training
+        assert before is not None  # it is complete
+        bench.progress.phase(f"{name}: distilling the network of trial {source.index} on")
         self.widths, self.history = dict(self.proposal.ladder[0]), source.pruning or {}
         with self.watch.phase("prune"), bench.lock.shared():
             student = self.base.pruned(bench.network, bench.example[:1], self.history)
@@ -182,10 +175,12 @@ class _Life:
             try:
                 student.load_state_dict(load_file(str(path)))
             except (OSError, SafetensorError, RuntimeError) as exc:
-                raise TaskError(f"The weights of trial {told[0]} can't be read: {exc}") from exc
+                raise TaskError(
+                    f"The weights of trial {source.index} can't be read: {exc}"
+                ) from exc
         found = self._train(student, epochs, checkpoint_of(bench, self.proposal.index))
-        earlier = told[1].get("epochs_before", 0) + told[1]["epochs"]
-        self.training = {**found, "continues": told[0], "epochs_before": earlier}
+        earlier = before.get("epochs_before", 0) + before["epochs"]
+        self.training = {**found, "continues": source.index, "epochs_before": earlier}
         return student
 
     def _train(self, student: nn.Module, epochs: int, checkpoint: Path | None) -> dict[str, Any]:
@@ -209,6 +204,13 @@ class _Life:
             "samples": len(split), "of": full,
             "reduction": bench.task.reduction.method if len(split) < full else None,
         }  # fmt: skip
+
+    def judge(self, student: nn.Module) -> RunRecord:
+        """Export a trained network, score and time the file, and return the trial's record."""
+        exported = self.export(student)
+        self.check_and_score(student, exported)
+        feasible = self.time_again(exported)
+        return self.record("complete", None, feasible)
 
     def export(self, student: nn.Module) -> OnnxModel:
         """Write the trained network as ONNX and its weights as safetensors."""

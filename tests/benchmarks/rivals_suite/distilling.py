@@ -41,14 +41,13 @@ def epochs_until(tools: Tools, student: nn.Module, deadline: float) -> int:
     teaching = time.monotonic() - started
     part = split.take(torch.arange(min(_STEPS * recipe.batch, len(split))))
     marks: list[float] = []
-    copy = tools.task.model() if student is None else student
-    state = {name: tensor.clone() for name, tensor in copy.state_dict().items()}
+    state = {name: tensor.clone() for name, tensor in student.state_dict().items()}
     with tools.lock.shared():
         fit(
-            copy, part, task.objective, recipe, epochs=1, lr=recipe.trial_lr, seed=0,
+            student, part, task.objective, recipe, epochs=1, lr=recipe.trial_lr, seed=0,
             on_batch=lambda done, total: marks.append(time.monotonic()),
         )  # fmt: skip
-    copy.load_state_dict(state)
+    student.load_state_dict(state)
     step = (marks[-1] - marks[_WARM]) / (len(marks) - 1 - _WARM)
     per_epoch = step * len(split) / recipe.batch
     if split.augmentation is not None:
