@@ -12,20 +12,13 @@ from matplotlib.figure import Figure
 from harness_results import compression_picture
 from harness_results.compression_picture import draw_compression
 from support.compression import report, side
+from support.figures import keep_figures
 
 
 @pytest.fixture
 def drawn(monkeypatch: pytest.MonkeyPatch) -> list[Figure]:
     """Collect the figures that are made."""
-    made: list[Figure] = []
-
-    class Kept(Figure):
-        def __init__(self, *args: Any, **kwargs: Any) -> None:
-            super().__init__(*args, **kwargs)
-            made.append(self)
-
-    monkeypatch.setattr(compression_picture, "Figure", Kept)
-    return made
+    return keep_figures(monkeypatch, compression_picture)
 
 
 def with_ratio(*ratio: float) -> dict[str, Any]:

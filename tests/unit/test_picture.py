@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 
 from harness_results import picture
 from harness_results.picture import draw_search
+from support.figures import keep_figures
 from support.records import DENSE_S, figures, finals, record
 
 if TYPE_CHECKING:
@@ -23,15 +24,7 @@ if TYPE_CHECKING:
 @pytest.fixture
 def drawn(monkeypatch: pytest.MonkeyPatch) -> list[Figure]:
     """Collect the figures that are made."""
-    made: list[Figure] = []
-
-    class Kept(Figure):
-        def __init__(self, *args: Any, **kwargs: Any) -> None:
-            super().__init__(*args, **kwargs)
-            made.append(self)
-
-    monkeypatch.setattr(picture, "Figure", Kept)
-    return made
+    return keep_figures(monkeypatch, picture)
 
 
 def trials() -> list[RunRecord]:

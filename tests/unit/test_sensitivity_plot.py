@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from harness_results import sensitivity_plot
 from harness_results.sensitivity_plot import draw_sensitivity
 from harness_results.sensitivity_table import SensitivityRow
+from support.figures import keep_figures
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -21,15 +22,7 @@ if TYPE_CHECKING:
 @pytest.fixture
 def drawn(monkeypatch: pytest.MonkeyPatch) -> list[Figure]:
     """Collect the figures that are made."""
-    made: list[Figure] = []
-
-    class Kept(Figure):
-        def __init__(self, *args: Any, **kwargs: Any) -> None:
-            super().__init__(*args, **kwargs)
-            made.append(self)
-
-    monkeypatch.setattr(sensitivity_plot, "Figure", Kept)
-    return made
+    return keep_figures(monkeypatch, sensitivity_plot)
 
 
 def row(name: str, kept: int, change: float | None, saved_s: float | None = None) -> SensitivityRow:
