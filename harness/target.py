@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any
 
@@ -9,6 +10,9 @@ from harness.errors import ConfigError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
+
+_HOST = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.@:%\[\]-]*")
+_PYTHON = re.compile(r"[~A-Za-z0-9_./][A-Za-z0-9_./+-]*")
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +32,12 @@ class Target:
         provider: The runtime's execution provider.
         provider_options: The provider's own options.
         session_config: The session's own configuration entries.
-        needs_host: True for a board that is reached over the network.
+        board: What the device tree's model contains on such a board; empty for this machine. Away
+            from one, the target is reached over ssh.
+        hosts: The boards to use, as ssh knows them: `user@board` or an alias; more than one of a
+            kind are one target.
+        python: The Python to start there, 3.8 or newer, which sees the runtime.
+        emulated_cpu: The ARM CPU that QEMU emulates on this machine; empty for a real one.
     """
 
     name: str
@@ -42,11 +51,17 @@ class Target:
     provider: str = "CPUExecutionProvider"
     provider_options: Mapping[str, str] = field(default_factory=dict)
     session_config: Mapping[str, str] = field(default_factory=dict)
-    needs_host: bool = False
+    board: tuple[str, ...] = ()
+    hosts: tuple[str, ...] = ()
+    python: str = "python3"
+    emulated_cpu: str = ""
 
     def options(self) -> dict[str, Any]:
-        """Return what changes a measurement: it enters the fingerprint."""
-        aside = ("description", "granule")
+        """Return what changes a measurement: it enters the fingerprint.
+
+        Where a board is, and which Python loads its runtime, is not part of it.
+        """
+        aside = ("description", "granule", "board", "hosts", "python")
         return {key: value for key, value in asdict(self).items() if key not in aside}
 
     def with_settings(self, settings: Sequence[str]) -> Target:
@@ -104,9 +119,31 @@ def _name(key: str, value: Any, source: str) -> str:
     return value
 
 
-def _flag(key: str, value: Any, source: str) -> bool:
-    if not isinstance(value, bool):
-        raise _wrong(key, "true or false", value, source)
+def _cpu(key: str, value: Any, source: str) -> str:
+    if not isinstance(value, str) or not re.fullmatch(r"[a-z0-9.-]*", value):
+        raise _wrong(key, "a CPU that QEMU knows, such as 'cortex-a76'", value, source)
+    return value
+
+
+def _words(key: str, value: Any, source: str) -> tuple[str, ...]:
+    if not isinstance(value, (list, tuple)) or not all(isinstance(x, str) and x for x in value):
+        raise _wrong(key, 'a list of texts such as ["Jetson"]', value, source)
+    return tuple(value)
+
+
+def _hosts(key: str, value: Any, source: str) -> tuple[str, ...]:
+    hosts = _words(key, value, source)
+    for host in hosts:
+        # What begins with a hyphen would be an option of ssh, such as one that runs a command.
+        if not _HOST.fullmatch(host):
+            raise _wrong(key, "ssh destinations such as 'pi@192.168.0.7' or an alias", host, source)
+    return tuple(dict.fromkeys(hosts))
+
+
+def _python(key: str, value: Any, source: str) -> str:
+    if not isinstance(value, str) or not _PYTHON.fullmatch(value):
+        words = "a command or a path without spaces, such as 'python3' or '/opt/py/bin/python3'"
+        raise _wrong(key, words, value, source)
     return value
 
 
@@ -157,7 +194,7 @@ _CHECKS: Mapping[str, Callable[[str, Any, str], Any]] = {
     "name": _name, "backend": _name, "description": _name, "provider": _name,
     "threads": _count, "batch": _count, "granule": _count, "affinity": _cpus,
     "shapes": _shapes, "provider_options": _texts, "session_config": _texts,
-    "needs_host": _flag,
+    "board": _words, "hosts": _hosts, "python": _python, "emulated_cpu": _cpu,
 }  # fmt: skip
 _SETTABLE = ("threads", "affinity", "batch", "granule", "provider")
 _TABLES = ("shapes", "provider_options", "session_config")

@@ -52,7 +52,7 @@ def check_referee(target: Target) -> str:
     Raises:
         BackendUnavailable: If it is not installed, or can't drive the target's runtime.
     """
-    if target.backend != "onnxruntime" or target.needs_host:
+    if target.backend != "onnxruntime" or target.board or target.hosts or target.emulated_cpu:
         raise BackendUnavailable(
             f"`--referee loadgen` drives ONNX Runtime on this machine. Target {target.name!r} is "
             f"{target.backend!r}: use `--target cpu`, or leave the referee out."

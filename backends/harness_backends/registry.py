@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.metadata
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness.errors import BackendUnavailable
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
 
 BACKENDS = {"onnxruntime": "harness_backends.onnxruntime:OnnxRuntimeBackend"}
 """Name -> "module:Class"."""
+DEVICE_TREE_MODEL = Path("/proc/device-tree/model")
 ENTRY_POINTS = "harness.backends"
 """Group under which another distribution offers a backend."""
 
@@ -44,15 +46,30 @@ def open_backend(target: Target) -> Backend:
     Raises:
         BackendUnavailable: If it can't be used here; the message has the remedy.
     """
-    if target.needs_host:
-        raise BackendUnavailable(
-            f"Target {target.name!r} is a board, and no host is known for it: timing boards over "
-            "ssh is not part of this version. Copy the project to the board and search there "
-            "with `--target cpu`, or use another target (see `harness targets`)."
-        )
+    if target.board and not target.hosts and not is_here(target):
+        raise BackendUnavailable(_no_host(target))
     try:
         cls = backend_class(target.backend)
         cls.check_available()
     except BackendUnavailable as exc:
         raise BackendUnavailable(f"Target {target.name!r} can't be used here: {exc}") from exc
     return cls(target)
+
+
+def is_here(target: Target) -> bool:
+    """Whether this machine is the board that a target speaks of."""
+    try:
+        model = DEVICE_TREE_MODEL.read_text(errors="replace")
+    except OSError:
+        return False
+    return any(words in model for words in target.board)
+
+
+def _no_host(target: Target) -> str:
+    """Return what to do about a board of which nobody said where it is."""
+    runtime = "" if target.backend in BACKENDS else " --backend onnxruntime"
+    return (
+        f"Target {target.name!r} is a board, and no host is known for it. Run `harness targets add "
+        f"{target.name} --host USER@BOARD{runtime}`, then `harness targets check {target.name}`. "
+        "On the board itself no host is needed."
+    )

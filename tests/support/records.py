@@ -115,7 +115,7 @@ def record(
         "target": {
             "name": "fake", "backend": "fake", "threads": 1, "affinity": [], "batch": 1,
             "shapes": {}, "provider": "CPUExecutionProvider", "provider_options": {},
-            "session_config": {}, "needs_host": False, "granule": 4,
+            "session_config": {}, "emulated_cpu": "", "granule": 4,
             "scenario": "single_stream", "backend_version": "1.0",
         },
         "budget": {"kind": "share" if is_share else "time", "value": value,

@@ -16,7 +16,7 @@ HERE = Target("cpu", "onnxruntime")
 
 
 @pytest.mark.parametrize(
-    "target", [Target("gpu", "tensorrt"), Target("board", "onnxruntime", needs_host=True)]
+    "target", [Target("gpu", "tensorrt"), Target("board", "onnxruntime", hosts=("pi",))]
 )
 def test_a_target_that_it_can_not_drive_is_refused(target: Target) -> None:
     with pytest.raises(BackendUnavailable, match=rf"'{target.name}'.*--target cpu"):

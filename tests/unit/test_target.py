@@ -115,7 +115,7 @@ def test_a_setting_that_does_not_fit_is_refused_naming_the_key(text: str, named:
         Target("cpu", "onnxruntime").with_settings([text])
 
 
-@pytest.mark.parametrize("text", ["name=other", "backend=other", "needs_host=false"])
+@pytest.mark.parametrize("text", ["name=other", "backend=other", "hosts=pi"])
 def test_what_a_target_is_can_not_be_set_for_one_run(text: str) -> None:
     with pytest.raises(ConfigError, match=text.partition("=")[0]):
         Target("cpu", "onnxruntime").with_settings([text])
@@ -124,7 +124,11 @@ def test_what_a_target_is_can_not_be_set_for_one_run(text: str) -> None:
 @pytest.mark.parametrize(
     ("key", "value"),
     [
-        ("needs_host", "false"),
+        ("hosts", "pi"),
+        ("hosts", ["pi@board", ""]),
+        ("board", [1]),
+        ("python", "python3 -c"),
+        ("emulated_cpu", 76),
         ("backend", 5),
         ("backend", ""),
         ("description", 1),

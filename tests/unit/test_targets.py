@@ -95,8 +95,11 @@ def test_backends_are_found_by_name_once_registered(monkeypatch: pytest.MonkeyPa
 
 
 def test_a_board_is_refused_with_a_way_out() -> None:
-    with pytest.raises(BackendUnavailable, match="--target cpu"):
-        open_backend(Target("board", "onnxruntime", needs_host=True))
+    with pytest.raises(
+        BackendUnavailable,
+        match="targets add board --host USER@BOARD`, then `harness targets check board",
+    ):
+        open_backend(Target("board", "onnxruntime", board=("Pi",)))
 
 
 def test_a_runtime_that_is_not_installed_is_refused_with_the_remedy(
