@@ -8,9 +8,11 @@ HarnessError
 ├── ExportError          torch -> ONNX failed                           exit 5
 ├── MeasurementError     a latency can't be computed                    exit 5
 ├── ResultsError         the results folder can't be written (disk)     exit 5
+├── DeviceUnreachable    a board can't be reached, or not any more      exit 5
 └── BackendError         a runtime failed                               exit 5
     ├── CandidateFailed  it failed on one model of several; says which
-    └── DeviceLost       the process or board that timed went away
+    ├── DeviceLost       the process that timed went away
+    └── ConnectionLost   the way to the device broke; it can be tried again
 """
 
 from __future__ import annotations
@@ -57,6 +59,19 @@ class ResultsError(HarnessError):
     """A result could not be written."""
 
 
+class DeviceUnreachable(HarnessError):
+    """A board can't be reached. No candidate is to blame: whatever was going on has to stop.
+
+    Args:
+        message: Why, and what to do.
+        passing: Whether it may pass by itself, as while a board starts.
+    """
+
+    def __init__(self, message: str, passing: bool = False) -> None:
+        super().__init__(message)
+        self.passing = passing
+
+
 class BackendError(HarnessError):
     """A runtime refused or failed."""
 
@@ -75,4 +90,8 @@ class CandidateFailed(BackendError):
 
 
 class DeviceLost(BackendError):
-    """The process or board that was timing went away."""
+    """The process that was timing went away."""
+
+
+class ConnectionLost(BackendError):
+    """The way to the device broke: what was going on there has to be done again."""

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from contextlib import AbstractContextManager
     from types import TracebackType
 
     import numpy as np
     from numpy.typing import NDArray
 
     from harness.candidate import OnnxModel
+    from harness.measurement.hostlock import HostLock
     from harness.measurement.types import Block, OperatorTime
     from harness.target import Target
 
@@ -115,6 +117,16 @@ class Worker(ABC):
         self.close()
 
 
+class DeviceLock(Protocol):
+    """The lock of the machine that times: scoring shares it, timing takes it alone."""
+
+    def shared(self) -> AbstractContextManager[None]:
+        """Hold it together with others."""
+
+    def exclusive(self) -> AbstractContextManager[None]:
+        """Hold it alone."""
+
+
 class Backend(ABC):
     """A runtime on a target."""
 
@@ -141,3 +153,11 @@ class Backend(ABC):
         Raises:
             DeviceLost: If it can't be started.
         """
+
+    def device_lock(self, host: HostLock) -> DeviceLock:
+        """Return the lock of the machine that times: this host's, unless it is another one.
+
+        Args:
+            host: This host's.
+        """
+        return host

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from harness.errors import BackendError, BackendUnavailable
-from harness_backends.transport import local_argv
+from harness_backends.transport.launch import local_argv
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

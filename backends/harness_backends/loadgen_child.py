@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness_backends.agent import OnnxRuntime
+from harness_backends.agent.runtimes import OnnxRuntime
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -4,15 +4,27 @@ from __future__ import annotations
 
 import importlib.metadata
 import itertools
+import re
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from harness.errors import BackendError, BackendUnavailable, ConfigError, DeviceLost
+from harness.errors import (
+    BackendError,
+    BackendUnavailable,
+    ConfigError,
+    ConnectionLost,
+    DeviceLost,
+)
 from harness.measurement.types import Block, OperatorTime
-from harness_backends import agent, transport
+from harness_backends.agent.frames import pack, unpack
+from harness_backends.agent.timing import unpack_blocks
 from harness_backends.base import Backend, Session, Worker
+from harness_backends.transport.channel import Channel
+from harness_backends.transport.device import Device
+from harness_backends.transport.launch import local
+from harness_backends.transport.ssh import over_ssh
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -20,9 +32,13 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from harness.candidate import OnnxModel
+    from harness.measurement.hostlock import HostLock
     from harness.target import Target
+    from harness_backends.base import DeviceLock
+    from harness_backends.transport.launch import Launch
 
-
+OLDEST = (1, 12)
+"""The first that knows operator set 17, which models are exported in."""
 _REQUEST_S = 20.0
 """Aimed length of one request's inferences, far below the channel's time-out."""
 
@@ -65,20 +81,29 @@ class OnnxRuntimeSession(Session):
         return [np.concatenate(column) for column in zip(*parts, strict=True)]
 
     def _infer(self, inputs: Mapping[str, NDArray[Any]], batch: int) -> list[NDArray[Any]]:
-        header, blob = agent.pack(np, list(inputs.items()))
+        header, blob = pack(np, list(inputs.items()))
         request = {"op": "infer", "key": self.key, "inputs": header["arrays"], "batch": batch}
+        channel = self._worker.channel
         with _mapped(self._worker.target, self.what):
-            reply, data = self._worker.channel.request(request, blob)
+            if channel.link.launch.far:  # every candidate is scored on the same samples
+                reply, data = channel.request_with({"samples": blob}, request)
+            else:
+                reply, data = channel.request(request, blob)
         specs = [{**spec, "name": str(i)} for i, spec in enumerate(reply["arrays"])]
-        return list(agent.unpack(np, specs, data).values())
+        return list(unpack(np, specs, data).values())
 
 
 class OnnxRuntimeWorker(Worker):
-    """The agent's process with ONNX Runtime in it."""
+    """The agent's process with ONNX Runtime in it.
 
-    def __init__(self, target: Target) -> None:
+    Args:
+        target: What it is to be.
+        device: Where it is started.
+    """
+
+    def __init__(self, target: Target, device: Device) -> None:
         self.target = target
-        self.channel = transport.Channel(transport.local_argv(), "onnxruntime")
+        self.channel = _opened(target, device)
         self.facts = self.channel.hello
         self._keys = itertools.count()
         if target.affinity:
@@ -118,7 +143,7 @@ class OnnxRuntimeWorker(Worker):
                 {"op": "time", "blocks": [(session.key, calls) for session, calls in schedule]},
                 expected_s=sum(session.call_s * calls for session, calls in schedule),
             )
-        return [Block(*rows) for rows in agent.unpack_blocks(np, data, schedule)]
+        return [Block(*rows) for rows in unpack_blocks(np, data, schedule)]
 
     def arrive(self, session: Any, due_ns: NDArray[np.int64]) -> NDArray[np.int64]:
         """Have the agent serve all arrivals in one request."""
@@ -147,10 +172,8 @@ class OnnxRuntimeWorker(Worker):
     def _with_model(
         self, request: dict[str, Any], model: OnnxModel, inputs: Mapping[str, NDArray[Any]]
     ) -> dict[str, Any]:
-        blob = model.read()
-        header, data = agent.pack(np, list(inputs.items()))
+        header, data = pack(np, list(inputs.items()))
         request |= {
-            "model_bytes": len(blob),
             "inputs": header["arrays"],
             "options": {
                 "threads": self.target.threads,
@@ -160,7 +183,7 @@ class OnnxRuntimeWorker(Worker):
             },
         }
         with _mapped(self.target, model.path.name):
-            return self.channel.request(request, blob + data)[0]
+            return self.channel.request_with({"model": model.read()}, request, data)[0]
 
     def state(self) -> dict[str, Any]:
         """Return the machine's state as the agent reads it."""
@@ -172,10 +195,14 @@ class OnnxRuntimeWorker(Worker):
 
 
 class OnnxRuntimeBackend(Backend):
-    """ONNX Runtime's CPU execution provider."""
+    """ONNX Runtime's CPU execution provider, here or on a board."""
 
     name: ClassVar[str] = "onnxruntime"
     precisions: ClassVar[tuple[str, ...]] = ("fp32", "int8")
+
+    def __init__(self, target: Target) -> None:
+        super().__init__(target)
+        self._device = Device(_launch(target))
 
     @classmethod
     def check_available(cls) -> str:
@@ -188,8 +215,50 @@ class OnnxRuntimeBackend(Backend):
             ) from exc
 
     def open(self) -> OnnxRuntimeWorker:
-        """Start a fresh agent."""
-        return OnnxRuntimeWorker(self.target)
+        """Start a fresh worker."""
+        return OnnxRuntimeWorker(self.target, self._device)
+
+    def device_lock(self, host: HostLock) -> DeviceLock:
+        """Return the board's lock, or the host's for what runs on it."""
+        return self._device if self.target.hosts else host
+
+
+def _launch(target: Target) -> Launch:
+    if target.hosts:
+        return over_ssh(target.name, target.hosts[0], target.python)
+    return local()
+
+
+def _opened(target: Target, device: Device) -> Channel:
+    """Start a worker; say what to do where its runtime is missing or too old.
+
+    Raises:
+        BackendUnavailable: If it is.
+    """
+    try:
+        channel = Channel(device.link(), "onnxruntime")
+    except (DeviceLost, ConnectionLost):
+        raise
+    except BackendError as exc:
+        where, python = device.launch.where, device.launch.python[0]
+        raise BackendUnavailable(
+            f"Target {target.name!r}: the ONNX Runtime of {python} on {where} can't be used: "
+            f"{exc}. Run `{python} -m pip install onnxruntime` there, or name another Python with "
+            "`harness targets add --python PATH`."
+        ) from exc
+    version: str = channel.hello["runtime_version"]
+    if _number(version) < OLDEST:
+        channel.close()
+        oldest = ".".join(map(str, OLDEST))
+        raise BackendUnavailable(
+            f"Target {target.name!r}: ONNX Runtime {version} on {device.launch.where} is too old "
+            f"for operator set 17: {oldest} or newer is needed. Install a newer one there."
+        )
+    return channel
+
+
+def _number(version: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in re.findall(r"\d+", version)[:2]) or OLDEST
 
 
 def _by_run(us: Sequence[float], runs: int) -> tuple[float, ...]:
@@ -204,7 +273,7 @@ def _mapped(target: Target, what: str) -> Iterator[None]:
     """Add target and model to the runtime's errors."""
     try:
         yield
-    except DeviceLost as exc:
-        raise DeviceLost(f"{what} on target {target.name!r}: {exc}") from exc
+    except (DeviceLost, ConnectionLost) as exc:
+        raise type(exc)(f"{what} on target {target.name!r}: {exc}") from exc
     except BackendError as exc:
         raise BackendError(f"{what} on target {target.name!r}: {exc}") from exc

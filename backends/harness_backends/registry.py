@@ -5,13 +5,16 @@ from __future__ import annotations
 import importlib
 import importlib.metadata
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from harness.errors import BackendUnavailable
+from harness.measurement.persevering import persevere
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from harness.target import Target
-    from harness_backends.base import Backend
+    from harness_backends.base import Backend, DeviceLock
 
 BACKENDS = {"onnxruntime": "harness_backends.onnxruntime:OnnxRuntimeBackend"}
 """Name -> "module:Class"."""
@@ -50,10 +53,26 @@ def open_backend(target: Target) -> Backend:
         raise BackendUnavailable(_no_host(target))
     try:
         cls = backend_class(target.backend)
-        cls.check_available()
+        if not target.hosts:  # a board's runtime is looked at when it is first connected to
+            cls.check_available()
     except BackendUnavailable as exc:
         raise BackendUnavailable(f"Target {target.name!r} can't be used here: {exc}") from exc
     return cls(target)
+
+
+def facts_of(backend: Backend, lock: DeviceLock) -> Mapping[str, Any]:
+    """Return what a worker says of itself and its machine.
+
+    Raises:
+        DeviceUnreachable: If the device can't be reached.
+        BackendError: If its runtime fails.
+    """
+
+    def ask() -> Mapping[str, Any]:
+        with lock.shared(), backend.open() as worker:
+            return worker.facts
+
+    return persevere(ask)
 
 
 def is_here(target: Target) -> bool:

@@ -16,7 +16,7 @@ from harness.measurement.offline import Throughput, throughput
 from harness.measurement.rounds import FINAL, measure, quick
 from harness.measurement.types import Subject
 from harness.provenance import fingerprint
-from harness_backends.registry import open_backend
+from harness_backends.registry import facts_of, open_backend
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -116,9 +116,8 @@ def bench(
         subjects[_REFERENCE] = frozen.frozen_reference()
     backend = open_backend(target)
     plan = FINAL if seconds is None else quick(seconds)
-    lock = HostLock()
-    with lock.shared(), backend.open() as worker:
-        facts = worker.facts
+    lock = backend.device_lock(HostLock())
+    facts = facts_of(backend, lock)
     first = {spec.name: spec.shape for spec in read[0][1]}
     key = fingerprint(replace(target, shapes=first), facts)
     try:

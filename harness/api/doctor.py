@@ -108,7 +108,8 @@ def examine(
         BackendError: If the runtime fails.
     """
     target = chosen_target(target, threads, settings)
-    backend, lock = open_backend(target), HostLock()
+    backend = open_backend(target)
+    lock = backend.device_lock(HostLock())
     with lock.exclusive(), backend.open() as worker:
         facts, before = worker.facts, worker.state()
     test = self_test(

@@ -9,6 +9,7 @@ from harness.api.inputs import blamed, random_inputs, read_files
 from harness.api.target import chosen_target
 from harness.errors import BackendError
 from harness.measurement.hostlock import HostLock
+from harness.measurement.persevering import persevere
 from harness.measurement.server import ServerResult, measure_server
 from harness.measurement.types import Subject
 from harness_backends.loadgen import LoadGenResult, check_referee, referee
@@ -54,7 +55,8 @@ def serve(
     subject = Subject(model, random_inputs(path, specs))
     backend = open_backend(target)
     try:
-        return measure_server(backend.open, subject, rate, seconds, HostLock().exclusive, seed)
+        alone = backend.device_lock(HostLock()).exclusive
+        return measure_server(backend.open, subject, rate, seconds, alone, seed)
     except BackendError as exc:
         raise blamed(exc) from exc
 
@@ -84,11 +86,15 @@ def profile(
     target, path = chosen_target(target, threads, settings), Path(path)
     ((model, specs),) = read_files([path], target)
     backend = open_backend(target)
-    with HostLock().exclusive(), backend.open() as worker:
-        try:
+
+    def run() -> list[OperatorTime]:
+        with backend.device_lock(HostLock()).exclusive(), backend.open() as worker:
             return worker.profile(model, random_inputs(path, specs), runs)
-        except BackendError as exc:
-            raise blamed(exc) from exc
+
+    try:
+        return persevere(run)
+    except BackendError as exc:
+        raise blamed(exc) from exc
 
 
 def loadgen(

@@ -1,21 +1,14 @@
-"""One lock per host: training and scoring share it, timing takes it alone, writers first.
-
-Two files, both locked with flock so that the kernel frees them on any death: whoever wants the
-lock passes the gate first, and timing waits for the sharers to leave while it holds the gate, so
-no newcomer overtakes it.
-"""
+"""One lock per host: training and scoring share it, timing takes it alone, writers first."""
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
-import os
 import weakref
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness.errors import ConfigError
+from harness.measurement.lockfile import LockFile
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -33,11 +26,15 @@ class HostLock:
     """
 
     def __init__(self, folder: Path | None = None) -> None:
-        base = folder if folder is not None else FOLDER
-        self._gate = _open_shared(base / "latency-harness.gate")
-        self._lock = _open_shared(base / "latency-harness.lock")
+        try:
+            self._file = LockFile(str(folder if folder is not None else FOLDER))
+        except OSError as exc:
+            raise ConfigError(
+                f"The host's timing lock {exc.filename} can't be opened ({exc.strerror}). Let its "
+                "owner or an administrator remove it."
+            ) from exc
         self._held = 0
-        weakref.finalize(self, _close, self._gate, self._lock)
+        weakref.finalize(self, self._file.close)
 
     @contextmanager
     def shared(self) -> Iterator[None]:
@@ -47,59 +44,25 @@ class HostLock:
         timing that waits for the first.
         """
         if not self._held:
-            self._enter(fcntl.LOCK_SH)
+            self._file.take(alone=False)
         self._held += 1
         try:
             yield
         finally:
             self._held -= 1
             if not self._held:
-                fcntl.flock(self._lock, fcntl.LOCK_UN)
+                self._file.leave()
 
     def breathe(self) -> None:
         """Let a waiting timing pass; call it between batches, inside `shared`."""
-        fcntl.flock(self._lock, fcntl.LOCK_UN)
-        self._enter(fcntl.LOCK_SH)
+        self._file.leave()
+        self._file.take(alone=False)
 
     @contextmanager
     def exclusive(self) -> Iterator[None]:
         """Hold the lock alone: for timing."""
-        self._enter(fcntl.LOCK_EX)
+        self._file.take(alone=True)
         try:
             yield
         finally:
-            fcntl.flock(self._lock, fcntl.LOCK_UN)
-
-    def _enter(self, mode: int) -> None:
-        fcntl.flock(self._gate, fcntl.LOCK_EX)
-        try:
-            fcntl.flock(self._lock, mode)
-        finally:
-            fcntl.flock(self._gate, fcntl.LOCK_UN)
-
-
-def _open_shared(path: Path) -> int:
-    """Open a lock file that every user of the host can lock."""
-    try:
-        return _opened(path)
-    except OSError as exc:
-        raise ConfigError(
-            f"The host's timing lock {path} can't be opened ({exc.strerror}). Let its owner or an "
-            "administrator remove it."
-        ) from exc
-
-
-def _close(*descriptors: int) -> None:
-    for descriptor in descriptors:
-        os.close(descriptor)
-
-
-def _opened(path: Path) -> int:
-    try:
-        # O_CREAT on another user's file in a sticky folder is refused by some kernels.
-        return os.open(path, os.O_RDWR | os.O_NOFOLLOW)
-    except FileNotFoundError:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
-        with contextlib.suppress(PermissionError):  # another user was faster: it is theirs
-            os.fchmod(descriptor, 0o666)
-        return descriptor
+            self._file.leave()

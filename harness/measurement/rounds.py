@@ -16,14 +16,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from harness.budget import Decision
-from harness.errors import BackendError, CandidateFailed, DeviceLost
+from harness.errors import BackendError, CandidateFailed, ConnectionLost, DeviceLost
 from harness.measurement import flags as flag
 from harness.measurement import intervals, series
+from harness.measurement.persevering import persevere
 from harness.measurement.startup import few_calls, measure_startup
 from harness.measurement.types import LatencySample, Measurement, Subject
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from contextlib import AbstractContextManager
 
     from harness.measurement.types import (
@@ -122,12 +123,9 @@ def measure(
             name: measure_startup(open_worker, name, subject, plan.startups, exclusive)
             for name, subject in subjects.items()
         }
-    samples: dict[str, list[LatencySample]] = {name: [] for name in subjects}
-    suffered: set[str] = set()
-    states: list[dict[str, Any]] = []
-    losses = 0
+    taken, losses = _Taken(subjects), 0
     for n_processes in plan.processes:
-        while len(states) < n_processes:
+        while len(taken.states) < n_processes:
             try:
                 process = _run_process(open_worker, subjects, reference, plan, rng, exclusive)
             except CandidateFailed:
@@ -139,20 +137,20 @@ def measure(
                 if losses > 1:
                     raise
                 continue
-            suffered |= process.flags
-            for name, sample in process.samples().items():
-                samples[name].append(sample)
-            states.append(process.states)
+            taken.add(process)
+        samples = taken.samples
         if _all_settled(subjects, samples, reference, plan):
             break
     base = samples[reference] if reference is not None else None
     stats = {name: intervals.summarise(own, base, plan.per_look) for name, own in samples.items()}
-    environment = {"runtime_version": process.runtime_version, "processes": states}
+    environment = {"runtime_version": process.runtime_version, "processes": taken.states}
     return {
         name: Measurement(
             stats[name],
             startups[name],
-            tuple(sorted(suffered | _own_flags(subject, stats[name], samples[name], base, plan))),
+            tuple(
+                sorted(taken.flags | _own_flags(subject, stats[name], samples[name], base, plan))
+            ),
             tuple(samples[name]),
             environment,
         )
@@ -169,12 +167,16 @@ def _run_process(
     exclusive: Exclusive,
 ) -> _Process:
     """Run one fresh process from start to end, with the machine to itself."""
-    with exclusive():
-        began_s = time.monotonic()
-        with open_worker() as worker:
-            process = _Process(worker, subjects, reference, plan, rng, began_s)
-            process.run()
-    return process
+
+    def run() -> _Process:
+        with exclusive():
+            began_s = time.monotonic()
+            with open_worker() as worker:
+                process = _Process(worker, subjects, reference, plan, rng, began_s)
+                process.run()
+        return process
+
+    return persevere(run)
 
 
 def _run_alone(
@@ -185,13 +187,41 @@ def _run_alone(
     exclusive: Exclusive,
 ) -> None:
     """Time a model alone for a second, so that a failure can be laid at its door."""
-    with exclusive(), open_worker() as worker:
-        try:
-            _Process(worker, {name: subject}, None, quick(1.0), rng, time.monotonic()).run()
-        except CandidateFailed:
-            raise
-        except BackendError as exc:
-            raise CandidateFailed(name, exc) from exc
+
+    def run() -> None:
+        with exclusive(), open_worker() as worker:
+            try:
+                _Process(worker, {name: subject}, None, quick(1.0), rng, time.monotonic()).run()
+            except (CandidateFailed, ConnectionLost):
+                raise
+            except BackendError as exc:
+                raise CandidateFailed(name, exc) from exc
+
+    persevere(run)
+
+
+class _Taken:
+    """What the processes of a measurement gave, all of one start of the machine."""
+
+    def __init__(self, subjects: Iterable[str]) -> None:
+        self._subjects = tuple(subjects)
+        self._boot_id: str | None = None
+        self._clear()
+
+    def _clear(self) -> None:
+        self.samples: dict[str, list[LatencySample]] = {name: [] for name in self._subjects}
+        self.flags: set[str] = set()
+        self.states: list[dict[str, Any]] = []
+
+    def add(self, process: _Process) -> None:
+        """Take a process; another start of the machine may have other clocks, and begins anew."""
+        if self.states and process.boot_id != self._boot_id:
+            self._clear()
+        self._boot_id = process.boot_id
+        self.flags |= process.flags
+        for name, sample in process.samples().items():
+            self.samples[name].append(sample)
+        self.states.append(process.states)
 
 
 class _Process:
@@ -215,6 +245,7 @@ class _Process:
         self.states: dict[str, Any] = {}
         self.flags: set[str] = set()
         self.runtime_version: str = worker.facts["runtime_version"]
+        self.boot_id: str | None = worker.facts.get("machine", {}).get("boot_id")
 
     def run(self) -> None:
         """Load, warm up and run sittings; keep what the machine's state says of it."""
@@ -329,7 +360,7 @@ def _blamed_on(name: str) -> Iterator[None]:
     """Say which model a runtime refused; a lost process may have other causes."""
     try:
         yield
-    except DeviceLost:
+    except (DeviceLost, ConnectionLost):
         raise
     except BackendError as exc:
         raise CandidateFailed(name, exc) from exc

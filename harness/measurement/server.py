@@ -16,6 +16,7 @@ import numpy as np
 from harness.errors import ConfigError
 from harness.measurement import flags as flag
 from harness.measurement.intervals import QUANTILES, least_calls, pooled_quantile
+from harness.measurement.persevering import persevere
 from harness.units import format_latency
 
 if TYPE_CHECKING:
@@ -97,15 +98,21 @@ def measure_server(
     for _ in range(_PROCESSES):
         gaps = rng.exponential(1e9 / rate, max(1, math.ceil(expected)))
         due = np.cumsum(gaps).astype(np.int64)
-        with exclusive(), open_worker() as worker:
-            session = worker.load(subject.model, subject.inputs, subject.repeat)
-            calls = max(_WARM_UP_CALLS, math.ceil(_WARM_UP_S / session.first_inference_s))
-            (block,) = worker.time([(session, calls)])
-            _check_rate(rate, seconds, float(np.median(block.wall_ns)) * 1e-9)
-            before = worker.state()
-            taken.append(worker.arrive(session, due))
-            states.append({"before": before, "after": worker.state()})
-            version = worker.facts["runtime_version"]
+
+        def serve(due: NDArray[np.int64] = due) -> str:
+            with exclusive(), open_worker() as worker:
+                session = worker.load(subject.model, subject.inputs, subject.repeat)
+                calls = max(_WARM_UP_CALLS, math.ceil(_WARM_UP_S / session.first_inference_s))
+                (block,) = worker.time([(session, calls)])
+                _check_rate(rate, seconds, float(np.median(block.wall_ns)) * 1e-9)
+                before = worker.state()
+                served = worker.arrive(session, due)
+                states.append({"before": before, "after": worker.state()})
+                taken.append(served)
+                version: str = worker.facts["runtime_version"]
+            return version
+
+        version = persevere(serve)
         flags |= flag.of_states(**states[-1])
     latencies = tuple((done - due) * 1e-9 for due, _, done in taken)
     service = np.concatenate([(done - begun) * 1e-9 for _, begun, done in taken])

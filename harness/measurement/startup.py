@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from harness.errors import BackendError, CandidateFailed, DeviceLost
+from harness.errors import BackendError, CandidateFailed, ConnectionLost, DeviceLost
+from harness.measurement.persevering import persevere
 from harness.measurement.types import Spread, Startup
 
 if TYPE_CHECKING:
@@ -44,22 +45,38 @@ def measure_startup(
     peaks: list[int | None] = []
     losses = 0
     while len(created) < processes:
-        with exclusive(), open_worker() as worker:
-            try:
-                session = worker.load(subject.model, subject.inputs, subject.repeat)
-                worker.time([(session, few_calls(session))])
-                peaks.append(worker.peak_memory_bytes())
-            except BackendError as exc:
-                losses += 1
-                if isinstance(exc, DeviceLost) and losses == 1:
-                    continue  # something else may have ended it
-                raise CandidateFailed(name, exc) from exc
-            created.append(session.session_create_s)
-            first.append(session.first_inference_s)
+        try:
+            session, peak = persevere(lambda: _started(open_worker, name, subject, exclusive))
+        except CandidateFailed as exc:
+            losses += 1
+            if isinstance(exc.__cause__, DeviceLost) and losses == 1:
+                continue  # something else may have ended it
+            raise
+        peaks.append(peak)
+        created.append(session.session_create_s)
+        first.append(session.first_inference_s)
     known = [peak for peak in peaks if peak is not None]
     return Startup(
         _spread(created), _spread(first), _spread(known) if known else None, len(created)
     )
+
+
+def _started(
+    open_worker: OpenWorker,
+    name: str,
+    subject: Subject,
+    exclusive: Callable[[], AbstractContextManager[None]],
+) -> tuple[TimedSession, int | None]:
+    """Load and run the model in a process of its own; return its session and peak of memory."""
+    with exclusive(), open_worker() as worker:
+        try:
+            session = worker.load(subject.model, subject.inputs, subject.repeat)
+            worker.time([(session, few_calls(session))])
+            return session, worker.peak_memory_bytes()
+        except ConnectionLost:
+            raise
+        except BackendError as exc:
+            raise CandidateFailed(name, exc) from exc
 
 
 def few_calls(session: TimedSession) -> int:

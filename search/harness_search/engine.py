@@ -169,7 +169,11 @@ def set_up(
     graph = prunable_graph(tools.network, task)
     begun = begun_with(folder).get("granule")
     granule = find_granule(
-        tools.backend, tools.facts, begun if isinstance(begun, int) else None, tools.lock, progress
+        tools.backend,
+        tools.facts,
+        begun if isinstance(begun, int) else None,
+        tools.device_lock,
+        progress,
     )
     target = replace(tools.target, granule=granule)
     precisions = settings.precisions or tools.backend.precisions

@@ -17,9 +17,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from harness.measurement.granule import GranuleProbe
-    from harness.measurement.hostlock import HostLock
     from harness.target import Target
-    from harness_backends.base import Backend
+    from harness_backends.base import Backend, DeviceLock
     from harness_search.progress import Progress
 
 FALLBACK = 16
@@ -30,7 +29,7 @@ def find_granule(
     backend: Backend,
     facts: Mapping[str, Any],
     begun: int | None,
-    lock: HostLock,
+    lock: DeviceLock,
     progress: Progress,
 ) -> int:
     """Return the granule of a target.
@@ -74,7 +73,7 @@ def find_granule(
     return probe.granule
 
 
-def _probe(backend: Backend, lock: HostLock) -> GranuleProbe:
+def _probe(backend: Backend, lock: DeviceLock) -> GranuleProbe:
     """Probe, and once more where a neighbour's noise left it inconclusive."""
     batch = backend.target.batch
     first = probe_granule(backend.open, lock.exclusive, QUICK, batch)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING
 
 from safetensors import SafetensorError
@@ -21,6 +21,7 @@ from harness.tasks import shipped_task
 from harness.tasks.spec import build_task, spec_of_source
 from harness.training import predict
 from harness_backends.registry import open_backend
+from harness_backends.targets import load_targets
 from harness_results.store import find_record
 from harness_search.inference import file_outputs
 
@@ -101,13 +102,22 @@ def replay(results: Path, run_id: str, task: Task | None = None) -> Replay:
     model.read()
     options = {f.name: record.target[f.name] for f in fields(Target) if f.name in record.target}
     split, source = task.data.validation, task.network
-    with HostLock().shared():
-        outputs = file_outputs(open_backend(Target(**options)), model, split, source.input_name)
+    backend, lock = open_backend(_where_it_is(Target(**options))), HostLock()
+    outputs = file_outputs(backend, backend.device_lock(lock), model, split, source.input_name)
+    with lock.shared():
         expected = predict(finished(network, source.finals), split.chunks())
     parity = check_parity(
         expected, outputs, task.objective.classifies, record.candidate["precision"]
     )
     return Replay(record, parity, sum(layer_macs(network, example).values()))
+
+
+def _where_it_is(target: Target) -> Target:
+    """Return a recorded target with what the record leaves out: where its board is."""
+    known = load_targets().get(target.name)
+    if known is None:
+        return target
+    return replace(target, board=known.board, hosts=known.hosts, python=known.python)
 
 
 def _rebuilt(task: Task, record: RunRecord, weights: Path) -> nn.Module:

@@ -23,7 +23,7 @@ from harness.models.finals import finished
 from harness.provenance import fingerprint, git_state, versions
 from harness.tasks.part import training_part
 from harness.training import predict, predict_tensors, use_all_cores
-from harness_backends.registry import open_backend
+from harness_backends.registry import facts_of, open_backend
 from harness_search.inference import file_outputs
 from harness_search.preflight import task_facts
 
@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from harness.tasks.objective import Arrays
     from harness.tasks.score import Score
     from harness.training import Views
-    from harness_backends.base import Backend
+    from harness_backends.base import Backend, DeviceLock
     from harness_search.progress import Progress
 
 
@@ -57,7 +57,8 @@ class Tools:
         target: Where networks are timed.
         root_seed: Of everything random.
         backend: Times and infers on the target.
-        lock: Keeps timing undisturbed.
+        lock: This host's; what trains holds it.
+        device_lock: The lock of the machine that times, which may be this one.
         progress: Told what is going on.
         network: The dense network; trained once the teacher is there.
         facts: What the worker said of itself and its machine.
@@ -70,6 +71,7 @@ class Tools:
     root_seed: int
     backend: Backend
     lock: HostLock
+    device_lock: DeviceLock
     progress: Progress
     network: nn.Module
     facts: Mapping[str, Any]
@@ -145,7 +147,8 @@ class Tools:
         }
         self._timings += 1  # every measurement has an order of its own
         seed = self.seed("order", self._timings)
-        return measure(self.backend.open, subjects, "dense", plan, self.lock.exclusive, seed)
+        alone = self.device_lock.exclusive
+        return measure(self.backend.open, subjects, "dense", plan, alone, seed)
 
     def inputs(self) -> dict[str, NDArray[Any]]:
         """Return what a model is fed while it is timed."""
@@ -153,8 +156,8 @@ class Tools:
 
     def outputs(self, model: OnnxModel, split: Split) -> Arrays:
         """Return all outputs, each `[N, ...]`, of an exported file on a split."""
-        with self.lock.shared():
-            return file_outputs(self.backend, model, split, self.task.network.input_name)
+        name = self.task.network.input_name
+        return file_outputs(self.backend, self.device_lock, model, split, name)
 
     def parity(
         self, network: nn.Module, got: Arrays, split: Split, precision: Precision = FP32
@@ -205,14 +208,15 @@ def open_tools(target: Target, seed: int, task: Task, progress: Progress) -> Too
         bfloat16_is_faster()  # measured at the first time, with all cores
     target = _at_shape(target, task)
     backend = open_backend(target)
-    with lock.shared(), backend.open() as worker:
-        facts = worker.facts
+    device_lock = backend.device_lock(lock)
+    facts = facts_of(backend, device_lock)
     provenance = {
         "versions": versions(facts), "fingerprint": fingerprint(target, facts),
         "git": git_state(Path.cwd()), "task": task_facts(task),
     }  # fmt: skip
     return Tools(
-        task=task, target=target, root_seed=seed, backend=backend, lock=lock, progress=progress,
+        task=task, target=target, root_seed=seed, backend=backend, lock=lock,
+        device_lock=device_lock, progress=progress,
         network=task.model(), facts=facts, provenance=provenance,
     )  # fmt: skip
 

@@ -32,7 +32,7 @@ def test_the_wheel_holds_the_four_packages_and_nothing_else(built: Path) -> None
     tops = {name.split("/")[0] for name in names if ".dist-info" not in name}
     assert tops == {"harness", "harness_backends", "harness_results", "harness_search"}
     for needed in (
-        "harness/py.typed", "harness_backends/targets/cpu.toml", "harness_backends/agent.py",
+        "harness/py.typed", "harness_backends/targets/cpu.toml", "harness_backends/agent/worker.py",
         "harness_backends/targets/jetson.toml", "harness_search/py.typed",
     ):  # fmt: skip
         assert needed in names

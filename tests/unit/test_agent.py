@@ -4,9 +4,12 @@ import ast
 import glob
 import io
 import itertools
+import json
 import os
 import re
+import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -19,25 +22,52 @@ from onnx import TensorProto, helper, numpy_helper
 from harness.candidate import OnnxModel
 from harness.errors import BackendError, ConfigError, DeviceLost
 from harness.target import Target
-from harness_backends import agent
+from harness_backends import bundle
+from harness_backends.agent import frames, machine, process, runtimes, timing
+from harness_backends.bundle import OLDEST_PYTHON, sources
 from harness_backends.onnxruntime import OnnxRuntimeBackend, OnnxRuntimeWorker, _by_run
 from harness_backends.testing.contract import INPUT, linear_model, model_at, one_batch
 
-SOURCE = Path(agent.__file__).read_text(encoding="utf-8")
+SOURCES = dict(sources())
+STDLIB = sys.stdlib_module_names
 
 
-def test_it_is_written_in_the_grammar_of_python_3_8() -> None:
-    ast.parse(SOURCE, feature_version=(3, 8))
+@pytest.mark.parametrize("name", SOURCES)
+def test_it_is_written_in_the_grammar_of_the_oldest_python(name: str) -> None:
+    ast.parse(SOURCES[name], feature_version=OLDEST_PYTHON)
 
 
-def test_it_needs_only_the_standard_library_to_start() -> None:
-    imported = set()
-    for node in ast.parse(SOURCE).body:
-        if isinstance(node, ast.Import):
-            imported |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom):
-            imported.add(str(node.module))
-    assert imported <= sys.stdlib_module_names
+def test_it_needs_nothing_newer_than_the_oldest_python_has(tmp_path: Path) -> None:
+    for name, text in SOURCES.items():
+        (tmp_path / f"{name}.py").write_text(text)
+    version = ".".join(map(str, OLDEST_PYTHON))
+    looked = subprocess.run(
+        [Path(sys.executable).with_name("vermin"), "--no-tips", "--violations", f"-t={version}-",
+         tmp_path],
+        capture_output=True, text=True,
+    )  # fmt: skip
+    assert looked.returncode == 0, looked.stdout
+
+
+def test_every_module_is_sent_after_what_it_imports_and_needs_the_standard_library_alone() -> None:
+    sent: set[str] = set()
+    for name, text in SOURCES.items():
+        for node in ast.parse(text).body:
+            imported = set()
+            if isinstance(node, ast.Import):
+                imported = {alias.name for alias in node.names}
+            elif isinstance(node, ast.ImportFrom):
+                own = {f"{node.module}.{alias.name}" for alias in node.names}
+                imported = own & set(SOURCES) or {str(node.module)}
+            assert {one for one in imported if one.partition(".")[0] not in STDLIB} <= sent, name
+        sent.add(name)
+
+
+def test_only_a_worker_imports_a_runtime() -> None:
+    document = json.loads(bundle.document({}))
+    assert document["main"] == "harness_backends.agent.supervisor"
+    for name, text in SOURCES.items():
+        assert not re.search(r"^(import|from) (numpy|onnxruntime)", text, re.M), name
 
 
 @pytest.mark.parametrize(
@@ -54,8 +84,8 @@ def test_it_needs_only_the_standard_library_to_start() -> None:
     ids=["one", "two", "scalar", "empty", "strided", "half", "nothing"],
 )
 def test_arrays_survive_the_way(arrays: dict[str, Any]) -> None:
-    header, blob = agent.pack(np, list(arrays.items()))
-    back = agent.unpack(np, header["arrays"], blob)
+    header, blob = frames.pack(np, list(arrays.items()))
+    back = frames.unpack(np, header["arrays"], blob)
     assert list(back) == list(arrays)
     for name, array in arrays.items():
         assert back[name].dtype == np.asarray(array).dtype
@@ -63,60 +93,55 @@ def test_arrays_survive_the_way(arrays: dict[str, Any]) -> None:
 
 
 def test_unpacked_arrays_can_be_written_to() -> None:
-    header, blob = agent.pack(np, [("a", np.zeros(3))])
-    agent.unpack(np, header["arrays"], blob)["a"][0] = 1.0
+    header, blob = frames.pack(np, [("a", np.zeros(3))])
+    frames.unpack(np, header["arrays"], blob)["a"][0] = 1.0
 
 
 def test_frames_follow_each_other() -> None:
-    stream = io.BytesIO()
     sent = [({"op": "load", "text": "µ\n"}, b"\x00\xff" * 9), ({}, b""), ({"n": 1}, b"x")]
+    stream = io.BytesIO()
+    mouth = frames.Mouth(stream)
     for header, blob in sent:
-        agent.write_frame(stream, header, blob)
+        mouth.say(header, blob)
     stream.seek(0)
-    assert [agent.read_frame(stream) for _ in sent] == [(head, None, blob) for head, blob in sent]
-    assert agent.read_frame(stream) is None
+    assert [frames.read_frame(stream.read) for _ in sent] == sent
+    assert frames.read_frame(stream.read) is None
 
 
-@pytest.mark.parametrize("size", [0, 7, (1 << 20) + 3, 3 << 20])
-def test_a_model_comes_apart_from_the_rest_in_a_file_that_can_be_opened(size: int) -> None:
-    model = bytes(range(251)) * (size // 251) + b"m" * (size % 251)
-    stream = io.BytesIO()
-    agent.write_frame(stream, {"op": "load", "model_bytes": size}, model + b"inputs")
-    agent.write_frame(stream, {"op": "state"})
-    stream.seek(0)
-    frame = agent.read_frame(stream)
-    assert frame is not None
-    header, file, blob = frame
-    assert header == {"op": "load", "model_bytes": size}
-    assert file is not None
-    for _ in range(2):  # a reload opens it again
-        assert Path(agent.path_of(file)).read_bytes() == model
-    assert blob == b"inputs"
-    assert agent.read_frame(stream) == ({"op": "state"}, None, b"")
-    file.close()
-
-
-def test_a_request_without_its_model_is_an_error() -> None:
-    with pytest.raises(ValueError, match="no model"):
-        agent.path_of(None)
-
-
-@pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning")  # the agent ends, then
-@pytest.mark.parametrize("header", [{"op": "load"}, {"op": "load", "model_bytes": 3}])
+@pytest.mark.parametrize("header", [{"op": "load"}, {"op": "load", "key": "µ"}])
 def test_a_frame_cut_anywhere_is_the_end_and_no_half_frame(header: dict[str, Any]) -> None:
-    stream = io.BytesIO()
-    agent.write_frame(stream, header, b"12345")
-    whole = stream.getvalue()
+    whole = frames.frame(header, b"12345")
     for length in range(len(whole)):
-        assert agent.read_frame(io.BytesIO(whole[:length])) is None
-    assert agent.read_frame(io.BytesIO(whole)) is not None
+        assert frames.read_frame(io.BytesIO(whole[:length]).read) is None
+    assert frames.read_frame(io.BytesIO(whole).read) == (header, b"12345")
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [b"\xff" * 16, frames.SIZES.pack(5, 0) + b"no jo", frames.SIZES.pack(4, 0) + b"null"],
+    ids=["sizes", "no JSON", "no header"],
+)
+def test_what_is_no_frame_is_refused(sent: bytes) -> None:
+    with pytest.raises(frames.NotTheProtocol):
+        frames.read_frame(io.BytesIO(sent).read)
+
+
+def test_an_ear_reads_what_comes_in_pieces_and_knows_when_it_last_heard() -> None:
+    reading, writing = os.pipe()
+    with os.fdopen(reading, "rb") as stream, os.fdopen(writing, "wb", buffering=0) as out:
+        ear = frames.Ear(stream)
+        before = ear.heard_s
+        threading.Timer(0.05, lambda: out.write(b"cd")).start()
+        out.write(b"ab")
+        assert ear.read(4) == b"abcd"
+        assert ear.heard_s > before
 
 
 def test_a_block_has_one_figure_per_call_of_each_kind() -> None:
     called = []
     for one_thread in (True, False):
         called.clear()
-        block = agent.time_block(np, lambda: called.append(1), 5, one_thread)
+        block = timing.time_block(np, lambda: called.append(1), 5, one_thread)
         assert block.shape == (3, 5)
         assert block.dtype == np.int64
         assert len(called) == 5
@@ -126,14 +151,14 @@ def test_a_block_has_one_figure_per_call_of_each_kind() -> None:
 @pytest.mark.parametrize("times", [1, 2, 5])
 def test_a_repeated_call_is_so_many_calls(times: int) -> None:
     called: list[int] = []
-    agent.repeated(lambda: called.append(1), times)()
+    timing.repeated(lambda: called.append(1), times)()
     assert len(called) == times
 
 
 def test_arrivals_are_served_in_order_and_none_before_it_is_due() -> None:
     called = []
     due = [0, 0, 200_000, 2_000_000, 2_000_001, 2_100_000]
-    served = agent.serve_arrivals(np, lambda: called.append(1), due)
+    served = timing.serve_arrivals(np, lambda: called.append(1), due)
     assert served.shape == (3, 6)
     assert served.dtype == np.int64
     told, begun, done = served
@@ -145,7 +170,7 @@ def test_arrivals_are_served_in_order_and_none_before_it_is_due() -> None:
 
 
 def test_arrivals_that_come_faster_than_they_are_served_wait_their_turn() -> None:
-    _, begun, done = agent.serve_arrivals(np, lambda: time.sleep(0.002), [0] * 5)
+    _, begun, done = timing.serve_arrivals(np, lambda: time.sleep(0.002), [0] * 5)
     assert (begun[1:] >= done[:-1]).all()
     assert begun[-1] >= 4 * 2_000_000
 
@@ -155,17 +180,17 @@ def test_an_arrival_that_comes_late_between_two_looks_at_the_clock_is_served_at_
 ) -> None:
     looks = itertools.count(0, 400_000)  # something else has the CPU for most of the time
     monkeypatch.setattr(time, "perf_counter_ns", lambda: next(looks))
-    told, begun, done = agent.serve_arrivals(np, lambda: None, [0, 1_000_000, 2_500_000])
+    told, begun, done = timing.serve_arrivals(np, lambda: None, [0, 1_000_000, 2_500_000])
     assert (begun >= told).all()
     assert (done > begun).all()
 
 
 def test_no_arrival_is_none_served() -> None:
-    assert agent.serve_arrivals(np, lambda: None, []).shape == (3, 0)
+    assert timing.serve_arrivals(np, lambda: None, []).shape == (3, 0)
 
 
 def test_the_clock_is_told_with_its_step_and_its_cost() -> None:
-    facts = agent.timer_facts(np)
+    facts = timing.timer_facts(np)
     assert facts["resolution_ns"] >= 1
     assert facts["overhead_ns"] > 0
 
@@ -185,14 +210,14 @@ def test_a_profile_is_read_node_by_node_and_run_by_run() -> None:
         event("thread_kernel_time", "Conv", 5, cat="Threads"),
         {"ph": "M"},
     ]
-    assert agent.node_times(events) == [
+    assert runtimes.node_times(events) == [
         {"name": "conv1", "op": "Conv", "us": [30, 20]},
         {"name": "a/b", "op": "Gemm", "us": [7, 0]},
     ]
 
 
 def test_a_profile_of_nothing_has_no_nodes() -> None:
-    assert agent.node_times([]) == []
+    assert runtimes.node_times([]) == []
 
 
 @pytest.mark.parametrize(("us", "runs", "by_run"), [
@@ -215,12 +240,13 @@ def test_a_file_that_changes_between_processes_is_refused(tmp_path: Path) -> Non
 
 
 def test_an_unreadable_sensor_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(agent, "read_text", lambda path: None)
-    state = agent.machine_state()
+    monkeypatch.setattr(machine, "read_text", lambda path: None)
+    monkeypatch.setattr(process, "read_text", lambda path: None)
+    state = machine.machine_state()
     assert state.pop("clock_s") > 0
     assert set(state.values()) == {None}
-    assert agent.peak_memory() is None
-    facts = agent.machine_facts()
+    assert process.peak_memory() is None
+    facts = machine.machine_facts()
     assert facts["cpu_model"] is None
     assert facts["cpu_count"] >= 1
 
@@ -238,10 +264,10 @@ def test_sensors_are_read_as_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
         "/zone0/temp": "41000",
         "/zone1/temp": "-5000",
     }
-    monkeypatch.setattr(agent, "read_text", files.get)
+    monkeypatch.setattr(machine, "read_text", files.get)
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0, 1})
     monkeypatch.setattr(glob, "glob", lambda pattern: ["/zone1/", "/zone0/"])
-    state = agent.machine_state()
+    state = machine.machine_state()
     assert (state["governor"], state["max_khz"], state["throttle_count"]) == (
         "performance", 3_000_000, 0,
     )  # fmt: skip
@@ -259,26 +285,26 @@ def test_sensors_are_those_of_every_cpu_that_may_be_used(monkeypatch: pytest.Mon
         files[folder + "cpufreq/scaling_max_freq"] = str(khz)
         files[folder + "cpufreq/scaling_cur_freq"] = str(khz - 500)
         files[folder + "thermal_throttle/core_throttle_count"] = str(throttles)
-    monkeypatch.setattr(agent, "read_text", files.get)
+    monkeypatch.setattr(machine, "read_text", files.get)
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {2, 3})
-    state = agent.machine_state()
+    state = machine.machine_state()
     assert (state["governor"], state["max_khz"], state["khz"], state["throttle_count"]) == (
         "performance", 2000, 1500, 9,
     )  # fmt: skip
     files["/sys/devices/system/cpu/cpu3/cpufreq/scaling_governor"] = "powersave"
-    assert agent.machine_state()["governor"] == "performance,powersave"
+    assert machine.machine_state()["governor"] == "performance,powersave"
 
 
 def test_a_missing_file_reads_as_none(tmp_path: Path) -> None:
     (tmp_path / "sensor").write_text(" 5\n")
-    assert agent.read_text(str(tmp_path / "sensor")) == "5"
-    assert agent.read_text(str(tmp_path / "absent")) is None
+    assert machine.read_text(str(tmp_path / "sensor")) == "5"
+    assert machine.read_text(str(tmp_path / "absent")) is None
 
 
 def test_the_peak_of_the_memory_is_in_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
     status = "Name:\tpython\nVmPeak:\t  99 kB\nVmHWM:\t  2048 kB\nVmRSS:\t 12 kB"
-    monkeypatch.setattr(agent, "read_text", lambda path: status)
-    assert agent.peak_memory() == 2048 * 1024
+    monkeypatch.setattr(process, "read_text", lambda path: status)
+    assert process.peak_memory() == 2048 * 1024
 
 
 # The real agent, with the real runtime in it.

@@ -24,6 +24,7 @@ from harness.export import (
     layer_macs,
 )
 from harness.manner import set_memory_format
+from harness.measurement.hostlock import HostLock
 from harness.onnxfile import InputSpec, opset_of, read_onnx
 from harness.target import Target
 from harness.training import predict
@@ -165,7 +166,7 @@ def test_a_file_of_two_outputs_computes_both_in_any_number_of_samples(tmp_path: 
     network, split = seeded(TwoHeads), two_output_data().test
     target = replace(CPU, batch=7)  # 60 samples: the last batch is filled up
     model = export_onnx(network, split.batch(torch.arange(7)), tmp_path / "m.onnx", "features")
-    got = file_outputs(OnnxRuntimeBackend(target), model, split, "features")
+    got = file_outputs(OnnxRuntimeBackend(target), HostLock(), model, split, "features")
     expected = predict(network, split.chunks())
     assert [part.shape for part in got] == [(60, 3), (60, 2)]
     assert check_parity(expected, got, classifies=False).passed

@@ -13,7 +13,7 @@ import onnx
 from harness.errors import BackendError
 from harness.measurement.types import Block, OperatorTime
 from harness_backends.base import Backend, Session, Worker
-from harness_backends.onnxruntime import OnnxRuntimeWorker
+from harness_backends.onnxruntime import OnnxRuntimeBackend
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -44,7 +44,7 @@ class FakeSession(Session):
 
     def infer(self, inputs: Mapping[str, NDArray[Any]]) -> list[NDArray[Any]]:
         """Run the model through ONNX Runtime."""
-        with OnnxRuntimeWorker(self._target) as worker:
+        with OnnxRuntimeBackend(self._target).open() as worker:
             return worker.load(self._model, self._inputs).infer(inputs)
 
 

@@ -1,0 +1,102 @@
+"""How an agent is started somewhere."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from harness.folders import cache_folder
+from harness.measurement import hostlock
+from harness_backends.bundle import BOOT
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from harness.errors import HarnessError
+
+STORE_BYTES = 1 << 30
+"""How much a device keeps of what it was sent."""
+
+
+@dataclass(frozen=True, slots=True)
+class Launch:
+    """How an agent is started somewhere.
+
+    Attributes:
+        where: The device, for people.
+        argv: Starts a supervisor, given the bytes that it is to read.
+        python: Starts a Python there; how the supervisor starts workers.
+        folder: Where the device keeps what it was sent.
+        locks: Where its lock lies.
+        environment: Beside this process's own.
+        watchdog_s: The supervisor ends itself when it has heard nothing for so long, seconds; None
+            where the end of its standard input can't be missed.
+        far: Whether what is sent takes its time.
+        explained: Makes an error of a supervisor that couldn't be started, from the launching
+            process's exit code (None: it doesn't exist here) and what it said.
+    """
+
+    where: str
+    argv: Callable[[int], list[str]]
+    python: tuple[str, ...]
+    folder: str
+    locks: str
+    explained: Callable[[int | None, str], HarnessError]
+    environment: Mapping[str, str] = field(default_factory=dict)
+    watchdog_s: float | None = None
+    far: bool = False
+
+
+def local_argv() -> list[str]:
+    """Return the argument list of a Python on this machine that sees the same packages."""
+    return [sys.executable, "-P", "-u"]  # -P: never import from the working folder
+
+
+def local() -> Launch:
+    """Return how an agent is started on this machine."""
+    return on_this_machine("this machine", tuple(local_argv()))
+
+
+def on_this_machine(
+    where: str, python: tuple[str, ...], environment: Mapping[str, str] | None = None
+) -> Launch:
+    """Return how an agent is started with a Python of this machine.
+
+    Args:
+        where: What that is, for people.
+        python: Starts it.
+        environment: Beside this process's own.
+    """
+    from harness.errors import DeviceLost
+
+    def explained(code: int | None, said: str) -> HarnessError:
+        if code is None:
+            return DeviceLost(f"The timing process could not be started: {said}.")
+        words = f" Its last words: {said.splitlines()[-1]}" if said else ""
+        return DeviceLost(f"The timing process {how_it_ended(code)}.{words}")
+
+    return Launch(
+        where=where,
+        argv=lambda size: [*python, "-c", BOOT, str(size)],
+        python=python,
+        folder=str(cache_folder() / "sent"),
+        locks=str(hostlock.FOLDER),
+        explained=explained,
+        environment=environment or {},
+    )
+
+
+_SIGNALS = {
+    4: "SIGILL: the runtime uses instructions that this CPU lacks",
+    6: "SIGABRT: the runtime gave up",
+    9: "SIGKILL: the system may have run out of memory",
+    11: "SIGSEGV: the runtime crashed",
+}
+
+
+def how_it_ended(code: int) -> str:
+    """Return how a process ended, in words."""
+    if code < 0:
+        return f"was killed by signal {-code} ({_SIGNALS.get(-code, 'see `man 7 signal`')})"
+    return f"ended with code {code}"
