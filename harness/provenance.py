@@ -58,6 +58,8 @@ def fingerprint(target: Target, facts: Mapping[str, Any]) -> str:
         machine["architecture"],
         1 << max(0, round(gib) - 1).bit_length(),  # class of memory: the next power of two
     ]
+    # A board says what it is, and in which power mode its clocks are.
+    machine_key += [machine[key] for key in ("device_model", "power_mode") if machine.get(key)]
     setup_key = [facts["runtime_version"], target.options()]
     return f"{_digest(machine_key)}.{_digest(setup_key)}"
 

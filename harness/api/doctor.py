@@ -182,6 +182,9 @@ def _of_machine(
         "pressure": "Close other programs: they wait for the CPUs that are timed.",
         "throttled": "Improve the cooling, or lower the clock by hand to one that lasts.",
         "frequency_changed": "Find out what changes the governor or its limits, and stop it.",
+        "power_mode_changed": "Find out what changes it (`nvpmodel`, hotplug), and stop it.",
+        "frequency_capped": "Raise the limit (`scaling_max_freq`, `nvpmodel -m`), if it should be.",
+        "cores_offline": "Nothing, if they should be off: a power mode may say so.",
         "sensor_absent": "Nothing to do on a virtual machine; on a board, check /sys is readable.",
     }
     for name in sorted(flag.of_states(before, after)):

@@ -19,8 +19,9 @@ BLOCKING: Mapping[str, str] = {
     "no_steady_state": "warm-up ended at its time limit with the latency still drifting",
     "precision_not_reached": "the final's interval is wider than +-2 %",
     "reference_drift": "the reference model is off its own history",
-    "throttled": "the CPU reported thermal throttling during the measurement",
+    "throttled": "the CPU was held back by heat or by its power supply during the measurement",
     "frequency_changed": "the governor or frequency limit changed during the measurement",
+    "power_mode_changed": "the power mode, or which cores are on, changed during the measurement",
     "overloaded": "requests arrived faster than they could be served: the queue grew",
     "emulated": "timed on an emulator: not a latency",
     "parity_failed": "the exported file does not compute what the network computes",
@@ -32,6 +33,8 @@ NOTES: Mapping[str, str] = {
     "pressure": "some process waited for a CPU for more than 5 % of the time",
     "drift": "the last third of a process differs from the first by more than 3 %",
     "sensor_absent": "no frequency sensor: throttling can't be seen",
+    "frequency_capped": "the frequency limit is below what the CPU can do",
+    "cores_offline": "some cores of the machine are off",
     "clocks_unlocked": "GPU clocks are not locked",
     "autocorrelated": "sittings depend on each other; the interval is widened for it",
     "clean_unavailable": "too few undisturbed calls: raw figures are used",
@@ -84,14 +87,31 @@ def of_states(before: Mapping[str, Any], after: Mapping[str, Any]) -> set[str]:
         flags.add("sensor_absent")
     elif any(before[key] != after.get(key) for key in ("governor", "max_khz")):
         flags.add("frequency_changed")
-    throttles = before.get("throttle_count"), after.get("throttle_count")
-    if None not in throttles and throttles[1] > throttles[0]:  # type: ignore[operator]
+    if _throttled(before, after):
         flags.add("throttled")
+    if any(before.get(key) != after.get(key) for key in ("power_mode", "cpus_online")):
+        flags.add("power_mode_changed")
+    capped, able = before.get("max_khz"), before.get("limit_khz")
+    if None not in (capped, able) and capped < able:  # type: ignore[operator]
+        flags.add("frequency_capped")
+    if before.get("cpus_online") != before.get("cpus_present"):
+        flags.add("cores_offline")
     if (stolen_share(before, after) or 0) > 0.01:
         flags.add("steal")
     if (waiting_share(before, after) or 0) > 0.05:
         flags.add("pressure")
     return flags
+
+
+def _throttled(before: Mapping[str, Any], after: Mapping[str, Any]) -> bool:
+    """Whether a counter rose, or a board says that it is, or was meanwhile, held back."""
+    counts = before.get("throttle_count"), after.get("throttle_count")
+    if None not in counts and counts[1] > counts[0]:  # type: ignore[operator]
+        return True
+    if before.get("throttled") or after.get("throttled"):
+        return True
+    once = [set(state.get("throttled_since_start") or ()) for state in (before, after)]
+    return bool(once[1] - once[0])
 
 
 def stolen_share(before: Mapping[str, Any], after: Mapping[str, Any]) -> float | None:

@@ -295,6 +295,39 @@ def test_sensors_are_those_of_every_cpu_that_may_be_used(monkeypatch: pytest.Mon
     assert machine.machine_state()["governor"] == "performance,powersave"
 
 
+@pytest.mark.parametrize(
+    ("text", "now", "since_start"),
+    [
+        ("0", [], []),
+        ("50005", ["under-voltage", "throttled"], ["under-voltage", "throttled"]),
+        ("0x80000", [], ["soft temperature limit"]),
+        ("broken", None, None),
+        (None, None, None),
+    ],
+)
+def test_a_raspberry_pi_says_what_holds_it_back(
+    monkeypatch: pytest.MonkeyPatch, text: str | None, now: Any, since_start: Any
+) -> None:
+    monkeypatch.setattr(machine, "read_text", {machine.THROTTLED: text}.get)
+    state = machine.machine_state()
+    assert (state["throttled"], state["throttled_since_start"]) == (now, since_start)
+
+
+def test_a_jetson_says_its_power_mode(monkeypatch: pytest.MonkeyPatch) -> None:
+    files = {
+        "/var/lib/nvpmodel/status": "pmode:0002 fmode:quiet",
+        "/proc/device-tree/model": "NVIDIA Jetson Orin Nano Developer Kit\0",
+        machine.CPUS + "online": "0-3",
+        machine.CPUS + "present": "0-5",
+    }
+    monkeypatch.setattr(machine, "read_text", files.get)
+    state, facts = machine.machine_state(), machine.machine_facts()
+    assert (state["power_mode"], state["cpus_online"], state["cpus_present"]) == (
+        "0002", "0-3", "0-5",
+    )  # fmt: skip
+    assert facts["device_model"] == "NVIDIA Jetson Orin Nano Developer Kit"
+
+
 def test_a_missing_file_reads_as_none(tmp_path: Path) -> None:
     (tmp_path / "sensor").write_text(" 5\n")
     assert machine.read_text(str(tmp_path / "sensor")) == "5"

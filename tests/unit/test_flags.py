@@ -51,10 +51,31 @@ def test_too_few_undisturbed_calls_are_said() -> None:
         ({"throttle_count": 5}, "throttled"),
         ({"cpu_ticks": 2000, "steal_ticks": 20}, "steal"),
         ({"stalled_us": 600_000, "clock_s": 110.0}, "pressure"),
+        ({"throttled": ["under-voltage"]}, "throttled"),
+        ({"throttled_since_start": ["soft temperature limit"]}, "throttled"),
+        ({"power_mode": "0001"}, "power_mode_changed"),
+        ({"cpus_online": "0-3"}, "power_mode_changed"),
     ],
 )
 def test_a_change_of_state_is_a_flag(change: dict[str, Any], flag: str) -> None:
     assert flags.of_states(QUIET, {**QUIET, **change}) == {flag}
+
+
+@pytest.mark.parametrize(
+    ("state", "expected"),
+    [
+        ({"throttled": ["throttled"]}, {"throttled"}),
+        ({"throttled": [], "throttled_since_start": ["throttled"]}, set()),
+        ({"max_khz": 1500, "limit_khz": 2400}, {"frequency_capped"}),
+        ({"max_khz": 2400, "limit_khz": 2400}, set()),
+        ({"cpus_online": "0-3", "cpus_present": "0-5"}, {"cores_offline"}),
+        ({"cpus_online": "0-3", "cpus_present": "0-3", "power_mode": "0001"}, set()),
+    ],
+)
+def test_what_a_board_says_of_itself_all_the_time_is_a_flag(
+    state: dict[str, Any], expected: set[str]
+) -> None:
+    assert flags.of_states({**QUIET, **state}, {**QUIET, **state}) == expected
 
 
 @pytest.mark.parametrize(

@@ -24,7 +24,14 @@ def facts(runtime: str = "1.0", **machine: Any) -> dict[str, Any]:
 
 @pytest.mark.parametrize(
     "change",
-    [{"cpu_model": "y"}, {"cpu_count": 8}, {"cpu_flags": []}, {"memory_bytes": 64 * 2**30}],
+    [
+        {"cpu_model": "y"},
+        {"cpu_count": 8},
+        {"cpu_flags": []},
+        {"memory_bytes": 64 * 2**30},
+        {"device_model": "Raspberry Pi 5"},
+        {"power_mode": "0001"},
+    ],
 )
 def test_another_machine_changes_the_machine_key_alone(change: dict[str, Any]) -> None:
     machine, setup = fingerprint(TARGET, facts()).split(".")
@@ -76,3 +83,9 @@ def test_the_commit_and_whether_tracked_files_differ(tmp_path: Path) -> None:
 def test_the_time_is_utc_to_the_second() -> None:
     assert len(now_utc()) == len("2026-01-31T12:00:00Z")
     assert now_utc().endswith("Z")
+
+
+def test_where_a_board_is_changes_nothing() -> None:
+    board = Target("board", "onnxruntime", hosts=("pi",))
+    elsewhere = Target("board", "onnxruntime", hosts=("other",), python="/opt/python")
+    assert fingerprint(board, facts()) == fingerprint(elsewhere, facts())

@@ -74,6 +74,7 @@ def machine_state() -> Header:
         "khz": min(numbers("cpufreq/scaling_cur_freq", cpus), default=None),
         "limit_khz": max(numbers("cpufreq/cpuinfo_max_freq", cpus), default=None),
         "cpus_online": read_text(CPUS + "online"),
+        "cpus_present": read_text(CPUS + "present"),
         "throttled": throttled()[0],
         "throttled_since_start": throttled()[1],
         "power_mode": power_mode(),
