@@ -137,6 +137,11 @@ class Backend(ABC):
     def __init__(self, target: Target) -> None:
         self.target = target
 
+    @property
+    def far(self) -> bool:
+        """Whether running many samples there takes its time: on a board, or in an emulator."""
+        return bool(self.target.hosts or self.target.emulated_cpu)
+
     @classmethod
     @abstractmethod
     def check_available(cls) -> str:

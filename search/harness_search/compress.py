@@ -84,9 +84,9 @@ def compress(
     check_order(settings.steps)
     check_results_apart(settings.results, task)
     open_backend(settings.target)  # before anything is written: is there such a target here?
-    for note in (*task.notes, *notes_on(settings.steps)):
-        progress.note(note)
     tools = open_tools(settings.target, settings.seed, task, progress)
+    for note in (*tools.task.notes, *notes_on(settings.steps)):
+        progress.note(note)
     folder = CompressionFolder(settings.results, settings.run_name(task.name))
     begun = folder.is_begun()
     if not begun:
@@ -117,6 +117,7 @@ def _identity(tools: Tools, settings: CompressSettings) -> dict[str, Any]:
     task, facts = tools.task, tools.provenance["task"]
     return {
         "task": task.name, "data_sha256": facts["data_sha256"],
+        "scored": [len(task.data.validation), len(task.data.test)],
         "model_sha256": facts["model_sha256"], "objective": task.objective.description,
         "augmentation": repr(task.data.train.augmentation), "reduction": asdict(task.reduction),
         "recipe": asdict(task.recipe), "target": tools.target.options(), "seed": settings.seed,

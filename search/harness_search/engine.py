@@ -193,7 +193,7 @@ def set_up(
     return Workbench(
         **{**shared, "target": target}, settings=settings, folder=folder, graph=graph, space=space,
         started=started, bases={smallest.blocks: smallest},
-        notes=(*notes(task, graph, tools.network), *whole, *seeded),
+        notes=(*notes(tools.task, graph, tools.network), *whole, *seeded),
     )  # fmt: skip
 
 
@@ -230,6 +230,7 @@ def _identity(bench: Workbench) -> tuple[dict[str, Any], dict[str, Any]]:
     task, facts = bench.task, made["task"]
     identity = {
         "task": task.name, "data_sha256": facts["data_sha256"],
+        "scored": [len(task.data.validation), len(task.data.test)],
         "model_sha256": facts["model_sha256"], "objective": task.objective.description,
         "augmentation": repr(task.data.train.augmentation), "reduction": asdict(task.reduction),
         "recipe": asdict(task.recipe), **bench.settings.identity(), "space": bench.space.digest(),

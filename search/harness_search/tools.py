@@ -26,6 +26,7 @@ from harness.training import predict, predict_tensors, use_all_cores
 from harness_backends.registry import facts_of, open_backend
 from harness_search.inference import file_outputs
 from harness_search.preflight import task_facts
+from harness_search.scored import affordable_data
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -214,11 +215,15 @@ def open_tools(target: Target, seed: int, task: Task, progress: Progress) -> Too
         "versions": versions(facts), "fingerprint": fingerprint(target, facts),
         "git": git_state(Path.cwd()), "task": task_facts(task),
     }  # fmt: skip
-    return Tools(
+    tools = Tools(
         task=task, target=target, root_seed=seed, backend=backend, lock=lock,
         device_lock=device_lock, progress=progress,
         network=task.model(), facts=facts, provenance=provenance,
     )  # fmt: skip
+    if backend.far:
+        data, notes = affordable_data(tools)
+        tools.task = replace(task, data=data, notes=(*task.notes, *notes))
+    return tools
 
 
 def _at_shape(target: Target, task: Task) -> Target:
