@@ -27,7 +27,8 @@ _OPTIONS = {
 WATCHDOG_S = 20.0
 """After so long without a word, the board takes the other side for gone."""
 _FOLDER = "~/.cache/latency-harness/sent"
-_NOT_FOUND = 127
+_NO_PYTHON = (126, 127)
+"""A shell's codes for a command that is not there, or that can't be run."""
 _REFUSED = 255
 
 
@@ -57,7 +58,7 @@ def _explained(target: str, host: str, python: str, code: int | None, said: str)
     if code is None:
         return BackendUnavailable(f"`ssh` can't be started ({said}). Install OpenSSH's client.")
     last = said.splitlines()[-1] if said else ""
-    if "or newer is needed" in said or code == _NOT_FOUND or "not found" in last:
+    if "or newer is needed" in said or code in _NO_PYTHON:
         fault = last or f"there is no {python} there"
         return BackendUnavailable(
             f"{python} on {host} can't be used: {fault}. Install Python 3.8 or newer there, or "
