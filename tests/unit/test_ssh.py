@@ -28,8 +28,10 @@ def test_ssh_itself_understands_every_option() -> None:
     settings = subprocess.run(
         ["ssh", "-G", *LAUNCH.argv(7)[1:-1]], capture_output=True, text=True, check=True
     ).stdout
-    for line in ("batchmode yes", "stricthostkeychecking true", "forwardagent no",
-                 "clearallforwardings yes", "requesttty false", "serveraliveinterval 5"):  # fmt: skip
+    for line in (
+        "batchmode yes", "stricthostkeychecking true", "forwardagent no",
+        "clearallforwardings yes", "requesttty false", "serveraliveinterval 5",
+    ):  # fmt: skip
         assert line in settings.splitlines()
 
 
