@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from contextlib import AbstractContextManager
     from types import TracebackType
 
@@ -136,6 +136,7 @@ class Backend(ABC):
 
     def __init__(self, target: Target) -> None:
         self.target = target
+        self._tell: Callable[[str], None] | None = None
 
     @property
     def far(self) -> bool:
@@ -158,6 +159,10 @@ class Backend(ABC):
         Raises:
             DeviceLost: If it can't be started.
         """
+
+    def report_to(self, tell: Callable[[str], None]) -> None:
+        """Have `tell` told, in a few words, what is being waited for."""
+        self._tell = tell
 
     def device_lock(self, host: HostLock) -> DeviceLock:
         """Return the lock of the machine that times: this host's, unless it is another one.

@@ -27,7 +27,7 @@ from harness_backends.transport.launch import local
 from harness_backends.transport.ssh import over_ssh
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -217,6 +217,11 @@ class OnnxRuntimeBackend(Backend):
     def open(self) -> OnnxRuntimeWorker:
         """Start a fresh worker."""
         return OnnxRuntimeWorker(self.target, self._device)
+
+    def report_to(self, tell: Callable[[str], None]) -> None:
+        """Have it told when the machine is waited for."""
+        super().report_to(tell)
+        self._device.tell = tell
 
     def device_lock(self, host: HostLock) -> DeviceLock:
         """Return the board's lock, or the host's for what runs on it."""

@@ -209,6 +209,7 @@ def open_tools(target: Target, seed: int, task: Task, progress: Progress) -> Too
         bfloat16_is_faster()  # measured at the first time, with all cores
     target = _at_shape(target, task)
     backend = open_backend(target)
+    backend.report_to(progress.phase)
     device_lock = backend.device_lock(lock)
     facts = facts_of(backend, device_lock)
     provenance = {

@@ -27,8 +27,9 @@ def here(tmp_path: Path) -> Launch:
 
 
 def kill(device: Device) -> None:
-    os.kill(device.link().hello["pid"], signal.SIGKILL)
-    device.link()._process.wait(10)
+    link = device.link()
+    os.kill(link.hello["pid"], signal.SIGKILL)
+    link._process.wait(10)
 
 
 def test_a_link_is_made_once_and_anew_when_it_was_lost(here: Launch) -> None:
@@ -110,6 +111,24 @@ def test_two_clients_take_turns(here: Launch) -> None:
     assert max(len(list(run)) for _, run in itertools.groupby(turns)) < 10, turns
 
 
+def test_who_waits_for_the_lock_is_told_so(
+    here: Launch, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(device_module, "_LOCK_S", 0.05)
+    device, told = Device(here), []
+    own = HostLock(tmp_path)
+    holding = own.exclusive()
+
+    def tell(text: str) -> None:
+        told.append(text)
+        holding.__exit__(None, None, None)
+
+    device.tell = tell
+    holding.__enter__()
+    with device.exclusive():
+        assert told == ["waiting for this machine: something else is being timed there"]
+
+
 def test_the_lock_is_free_when_its_holders_supervisor_dies(here: Launch, tmp_path: Path) -> None:
     device = Device(here)
     with device.exclusive():
@@ -165,9 +184,11 @@ def test_a_board_that_is_not_there_at_first_is_not_waited_for(tmp_path: Path) ->
 
 @pytest.mark.usefixtures("impatient")
 def test_a_board_that_starts_anew_is_waited_for(tmp_path: Path) -> None:
-    device = Device(scripted(tmp_path, "sys.exit(255) if 0 < n < 4 else real()"))
+    device, told = Device(scripted(tmp_path, "sys.exit(255) if 0 < n < 4 else real()")), set()
+    device.tell = told.add
     kill(device)
     assert device.link().alive
+    assert told == {"waiting for this machine to come back"}
     assert attempts(tmp_path) == 5
 
 

@@ -10,13 +10,15 @@ from harness.errors import BackendError, ConnectionLost, DeviceUnreachable
 from harness_backends.transport.link import Link, Silent
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from harness_backends.transport.launch import Launch
 
 PATIENCE_S = 180.0
 """How long a device that was there before is waited for: a board takes a minute to start."""
 _PAUSE_S = 3.0
+_LOCK_S = 2.0
+"""After so long it is said that the lock is waited for."""
 _SAME = ("cpu_model", "cpu_count", "architecture", "memory_bytes", "device_model", "power_mode")
 """Facts of a machine that a measurement can't go on without."""
 
@@ -26,6 +28,9 @@ class Device:
 
     Args:
         launch: How an agent is started there.
+
+    Attributes:
+        tell: Is told what is being waited for.
     """
 
     def __init__(self, launch: Launch) -> None:
@@ -33,6 +38,7 @@ class Device:
         self._link: Link | None = None
         self._machine: dict[str, Any] | None = None
         self._held = 0
+        self.tell: Callable[[str], None] = _say_nothing
 
     def link(self) -> Link:
         """Return a link to it; the first time, and after a loss, a new one.
@@ -68,7 +74,7 @@ class Device:
     def _locked(self, alone: bool) -> Iterator[None]:
         link = self.link()
         try:
-            link.request({"op": "lock", "alone": alone}, wait_s=None)
+            link.request({"op": "lock", "alone": alone}, wait_s=_LOCK_S, on_wait=self._say_taken)
         except BackendError as exc:
             if isinstance(exc, ConnectionLost):
                 raise
@@ -84,6 +90,9 @@ class Device:
             with suppress(ConnectionLost, Silent):  # the lock goes with the line
                 link.request({"op": "unlock"})
 
+    def _say_taken(self) -> None:
+        self.tell(f"waiting for {self.launch.where}: something else is being timed there")
+
     def _connect(self) -> Link:
         began_s = time.monotonic()
         while True:
@@ -94,6 +103,7 @@ class Device:
                 waited_s = time.monotonic() - began_s
                 if self._machine is None or not exc.passing or waited_s > PATIENCE_S:
                     raise
+                self.tell(f"waiting for {self.launch.where} to come back")
                 time.sleep(_PAUSE_S)
         machine = link.hello["machine"]
         if self._machine is None:
@@ -106,6 +116,10 @@ class Device:
                 + _differences(changed, machine, self._machine)
             )
         return link
+
+
+def _say_nothing(text: str) -> None:
+    pass
 
 
 def _differences(keys: list[str], now: dict[str, Any], before: dict[str, Any]) -> str:

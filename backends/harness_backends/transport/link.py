@@ -18,7 +18,7 @@ from harness_backends.agent import frames
 from harness_backends.transport.launch import STORE_BYTES, how_it_ended
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from harness.errors import HarnessError
     from harness_backends.transport.launch import Launch
@@ -89,14 +89,19 @@ class Link:
         return self._lost is None and self._process.poll() is None
 
     def request(
-        self, header: Mapping[str, Any], blob: bytes = b"", wait_s: float | None = HELLO_S
+        self,
+        header: Mapping[str, Any],
+        blob: bytes = b"",
+        wait_s: float = HELLO_S,
+        on_wait: Callable[[], None] | None = None,
     ) -> tuple[dict[str, Any], bytes]:
         """Send a request and return its reply.
 
         Args:
             header: What is asked.
             blob: Data that goes with it.
-            wait_s: Longest wait without a byte of the reply, seconds; None for ever.
+            wait_s: Longest wait without a byte of the reply, seconds.
+            on_wait: Called when that is over; then the wait has no end.
 
         Raises:
             BackendError: If it was refused; the text is the runtime's own.
@@ -111,12 +116,24 @@ class Link:
         try:
             self._write(frames.frame({**header, "id": number}, blob), wait_s)
             while True:
+                if on_wait is not None:
+                    self._await_reply(wait_s, on_wait)
                 reply, data = self._reply(wait_s)
                 if reply.pop("id", None) == number:  # else it comes too late: nobody waits for it
                     break
         except frames.NotTheProtocol:
             raise self._give_up(_GARBLED) from None
         return _checked(reply), data
+
+    def _await_reply(self, wait_s: float, on_wait: Callable[[], None]) -> None:
+        """Wait until a reply begins, however long that takes."""
+        told = False
+        while not self._buffer:
+            try:
+                self._fill(None if told else wait_s)
+            except Silent:
+                on_wait()
+                told = True
 
     def put(self, sha256: str, data: bytes) -> None:
         """Have the device keep data under its hash.
@@ -182,12 +199,12 @@ class Link:
     def _not_begun(self) -> HarnessError:
         return self.launch.explained(self._process.wait(), self._words())
 
-    def _reply(self, wait_s: float | None) -> tuple[dict[str, Any], bytes]:
+    def _reply(self, wait_s: float) -> tuple[dict[str, Any], bytes]:
         found = frames.read_frame(lambda size: self._read(size, wait_s))
         assert found is not None  # the end of the stream raises
         return found
 
-    def _read(self, size: int, wait_s: float | None) -> bytes:
+    def _read(self, size: int, wait_s: float) -> bytes:
         while len(self._buffer) < size:
             self._fill(wait_s)
         data = bytes(self._buffer[:size])
@@ -219,7 +236,7 @@ class Link:
                     if not data:
                         selector.unregister(key.fileobj)
 
-    def _write(self, data: bytes, wait_s: float | None) -> None:
+    def _write(self, data: bytes, wait_s: float) -> None:
         """Write everything; what is taken piece by piece is not silent."""
         view = memoryview(data)
         with self._writing, selectors.DefaultSelector() as selector:
