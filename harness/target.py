@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any
 
 from harness.errors import ConfigError
+from harness.quantity import Quantity, quantity_on
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -55,6 +56,11 @@ class Target:
     hosts: tuple[str, ...] = ()
     python: str = "python3"
     emulated_cpu: str = ""
+
+    @property
+    def quantity(self) -> Quantity:
+        """What calls are measured in on it: time, or instructions where a CPU is emulated."""
+        return quantity_on(self.emulated_cpu)
 
     def options(self) -> dict[str, Any]:
         """Return what changes a measurement: it enters the fingerprint.

@@ -8,6 +8,10 @@ import re
 from harness.errors import ConfigError
 
 _DURATIONS_S = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "\u03bcs": 1e-6, "ms": 1e-3, "s": 1.0}
+SECONDS_PER = {"µs": 1e-6, "ms": 1e-3, "s": 1.0}
+"""The units that `format_latency` writes."""
+INSTRUCTIONS_PER = {"instr": 1.0, "kinstr": 1e3, "Minstr": 1e6, "Ginstr": 1e9}
+"""The units of instruction counts, read and written."""
 _WALL_S = {"s": 1.0, "sec": 1.0, "min": 60.0, "m": 60.0, "h": 3600.0}
 _SIZES_BYTES = {"B": 1.0, "kB": 1e3, "KB": 1e3, "MB": 1e6, "GB": 1e9, "KiB": 2**10, "MiB": 2**20}
 _QUANTITY = re.compile(r"^\s*([+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)\s*([^\d\s]*)\s*$")
@@ -38,6 +42,11 @@ def _positive(text: str, units: dict[str, float], option: str, example: str) -> 
 def parse_latency_s(text: str, option: str = "--budget") -> float:
     """Return seconds from a duration such as `"10ms"` or `"800us"`."""
     return _positive(text, _DURATIONS_S, option, "a duration such as '10ms' or '800us'")
+
+
+def parse_instructions(text: str, option: str = "--budget") -> float:
+    """Return a count of instructions from a text such as `"80Minstr"`."""
+    return _positive(text, INSTRUCTIONS_PER, option, "an instruction count such as '80Minstr'")
 
 
 def parse_wall_s(text: str, option: str = "--time") -> float:
@@ -111,6 +120,15 @@ def format_latency(seconds: float) -> str:
     if seconds < 1:
         return f"{_digits(seconds * 1e3)} ms"
     return f"{_digits(seconds)} s"
+
+
+def format_instructions(count: float) -> str:
+    """Return an instruction count with three significant digits: `"81.2 Minstr"`, `"950 instr"`."""
+    unit = "instr"
+    for name, size in INSTRUCTIONS_PER.items():
+        if count >= size:
+            unit = name
+    return f"{_digits(count / INSTRUCTIONS_PER[unit])} {unit}"
 
 
 def format_metric(value: float, metric: str) -> str:

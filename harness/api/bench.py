@@ -7,15 +7,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.api.inputs import blamed, random_inputs, read_files
-from harness.api.target import chosen_target
+from harness.api.target import chosen_target, needs_time
 from harness.errors import CandidateFailed, ConfigError
 from harness.measurement import reference as frozen
 from harness.measurement.compare import AS_FAST
 from harness.measurement.hostlock import HostLock
 from harness.measurement.offline import Throughput, throughput
-from harness.measurement.rounds import FINAL, measure, quick
+from harness.measurement.plans import final_plan
+from harness.measurement.rounds import measure, quick
 from harness.measurement.types import Subject
 from harness.provenance import fingerprint
+from harness.quantity import TIME
 from harness_backends.registry import facts_of, open_backend
 
 if TYPE_CHECKING:
@@ -37,7 +39,7 @@ class Timed:
         model: The file.
         inputs: What it was fed: of these shapes random floating numbers, and zeros for other types.
         measurement: The figures; ratios are to the first file, or for a single one to the frozen
-            reference.
+            reference. Where a CPU is emulated they are instructions.
         throughput: In the offline scenario, samples per second; else None.
     """
 
@@ -58,7 +60,8 @@ class BenchResult:
         machine: What the timing process said of its machine.
         confidence: Of the intervals, all looks at the data together.
         models: In the order asked.
-        reference: The frozen reference beside a single file; None for several.
+        reference: The frozen reference beside a single file; None for several, and where
+            instructions are counted.
     """
 
     target: Target
@@ -85,8 +88,8 @@ def bench(
     Args:
         paths: One file, or several. Floating inputs are fed random numbers, others zeros.
         target: Where to time; a name of `harness targets`, or a `Target`.
-        seconds: About so long in one process; None for five fresh processes or more, until the
-            result is within 1 %.
+        seconds: About so long in one process; None for five fresh processes or more (three where
+            instructions are counted), until the result is within 1 %.
         offline: Whether to report samples per second of whole batches instead of one stream's
             latency.
         seed: Of the order in which models are timed.
@@ -98,6 +101,8 @@ def bench(
         BackendError: If the runtime crashes or hangs.
     """
     target = chosen_target(target, threads, settings)
+    if offline:
+        needs_time(target, "`--scenario offline` counts samples per second")
     files = [paths] if isinstance(paths, (str, Path)) else paths
     read = read_files([Path(path) for path in files], target)
     several = len(read) > 1
@@ -112,24 +117,25 @@ def bench(
         _name(i): Subject(model, random_inputs(model.path, specs), budget)
         for i, (model, specs) in enumerate(read)
     }
-    if not several:
+    referred = not several and target.quantity is TIME
+    if referred:  # instruction counts don't change with the machine
         subjects[_REFERENCE] = frozen.frozen_reference()
     backend = open_backend(target)
-    plan = FINAL if seconds is None else quick(seconds)
+    plan = final_plan(target) if seconds is None else quick(seconds, quantity=target.quantity)
     lock = backend.device_lock(HostLock())
     facts = facts_of(backend, lock)
     first = {spec.name: spec.shape for spec in read[0][1]}
     key = fingerprint(replace(target, shapes=first), facts)
     try:
         measured = measure(
-            backend.open, subjects, _name(0) if several else _REFERENCE, plan,
-            lock.exclusive, seed,
+            backend.open, subjects, _name(0) if several else _REFERENCE if referred else None,
+            plan, lock.exclusive, seed,
         )  # fmt: skip
     except CandidateFailed as exc:
         if exc.subject == _REFERENCE:
             raise
         raise blamed(exc) from exc
-    if not several:
+    if referred:
         measured = _judged_by_history(measured, fingerprint(replace(target, shapes={}), facts))
     models = tuple(
         Timed(

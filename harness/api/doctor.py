@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
-from harness.api.target import chosen_target
+from harness.api.target import chosen_target, needs_time
 from harness.measurement import flags as flag
 from harness.measurement import reference as frozen
 from harness.measurement.granule import FULL, granule_key, probe_granule, save_granule
@@ -108,6 +108,7 @@ def examine(
         BackendError: If the runtime fails.
     """
     target = chosen_target(target, threads, settings)
+    needs_time(target, "`harness doctor` finds out how finely a machine resolves times")
     backend = open_backend(target)
     lock = backend.device_lock(HostLock())
     with lock.exclusive(), backend.open() as worker:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from harness.api.options import check_options
 from harness.api.target import chosen_target, target_settings
-from harness.budget import parse_budgets
+from harness.budget import check_budgets, parse_budgets
 from harness.compression.quantisation.precision import WEIGHT_BYTES as PRECISIONS
 from harness.errors import ConfigError
 from harness.models.asked import asked
@@ -100,7 +100,7 @@ def read_request(model: Any, data: Any, options: SearchOptions) -> Request:
     if "budget" not in given:
         raise ConfigError(
             "A search needs a budget: `--budget 10ms`, or a share of the dense model such as "
-            "`--budget 50%`."
+            "`--budget 50%`; on an emulated target `--budget 80Minstr` or a share."
         )
     return Request(
         _settings(given), _task_maker(model, data, given), given.get("max_drop"),
@@ -181,6 +181,7 @@ def _settings(given: Mapping[str, Any]) -> Settings:
         sensitivity=read_analysis(given.get("sensitivity")),
         results=Path(given.get("results", "results")),
     )  # fmt: skip
+    check_budgets(settings.budgets, settings.target)
     open_backend(settings.target)
     return settings
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness.api.inputs import blamed, random_inputs, read_files
-from harness.api.target import chosen_target
+from harness.api.target import chosen_target, needs_time
 from harness.errors import BackendError
 from harness.measurement.hostlock import HostLock
 from harness.measurement.persevering import persevere
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from harness.measurement.types import OperatorTime
     from harness.target import Target
 
-__all__ = ["check_referee", "loadgen", "profile", "serve"]
+__all__ = ["check_loadgen", "check_profile", "loadgen", "profile", "serve"]
 
 
 def serve(
@@ -51,6 +51,7 @@ def serve(
         BackendError: If the runtime crashes or hangs.
     """
     target, path = chosen_target(target, threads, settings), Path(path)
+    needs_time(target, "`--scenario server` reports how long requests wait")
     ((model, specs),) = read_files([path], target)
     subject = Subject(model, random_inputs(path, specs))
     backend = open_backend(target)
@@ -84,6 +85,7 @@ def profile(
         BackendError: If the runtime crashes or hangs.
     """
     target, path = chosen_target(target, threads, settings), Path(path)
+    check_profile(target)
     ((model, specs),) = read_files([path], target)
     backend = open_backend(target)
 
@@ -95,6 +97,25 @@ def profile(
         return persevere(run)
     except BackendError as exc:
         raise blamed(exc) from exc
+
+
+def check_profile(target: Target) -> None:
+    """Check that operators can be timed on a target.
+
+    Raises:
+        ConfigError: If not.
+    """
+    needs_time(target, "`--profile` reports what operators take")
+
+
+def check_loadgen(target: Target) -> None:
+    """Check that LoadGen can time on a target.
+
+    Raises:
+        ConfigError: If not, or it isn't installed.
+    """
+    needs_time(target, "`--referee loadgen` times a file")
+    check_referee(target)
 
 
 def loadgen(
@@ -120,7 +141,7 @@ def loadgen(
         BackendError: If LoadGen's process fails.
     """
     target, path = chosen_target(target, threads, settings), Path(path)
-    check_referee(target)
+    check_loadgen(target)
     ((model, specs),) = read_files([path], target)
     with HostLock().exclusive():
         return referee(model, random_inputs(path, specs), target, seconds)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from harness.errors import ConfigError
+from harness.quantity import TIME
 from harness.target import Target
 from harness.units import parse_count
 from harness_backends.targets import find_target
@@ -48,3 +49,21 @@ def target_settings(
         )
     count = [] if threads is None else [f"threads={parse_count(str(threads), '--threads')}"]
     return [*texts, *count]
+
+
+def needs_time(target: Target, what: str) -> None:
+    """Check that a target has a time of its own.
+
+    Args:
+        target: Where.
+        what: What needs it, and why, for the message.
+
+    Raises:
+        ConfigError: If its CPU is emulated.
+    """
+    if target.quantity is not TIME:
+        raise ConfigError(
+            f"{what}, and target {target.name!r} is an emulated {target.emulated_cpu}: how long "
+            "that takes says nothing of a real one. Expected a real target, such as 'cpu'; here "
+            "`harness bench` counts instructions."
+        )

@@ -94,7 +94,8 @@ def bench(
 
     One file: latency with interval, percentiles, start-up and memory, in five fresh processes or
     more. Several: also the ratio to the first with its interval, and one of the words faster,
-    slower, not resolved. Floating inputs are fed random numbers, others zeros.
+    slower, not resolved. Floating inputs are fed random numbers, others zeros. On an emulated
+    target instructions are counted, in three processes or more.
     """
     with reported():
         from harness.api import bench as api
@@ -114,11 +115,15 @@ def bench(
             assert rate is not None  # checked above
             _serve(models[0], where, rate, seconds or 3.0, seed, form, files)
             return
+        if profile:
+            single.check_profile(where)  # before the work
         if referee:
-            single.check_referee(where)  # before the work
+            single.check_loadgen(where)
         offline = scenario is Scenario.OFFLINE
         result = _while_waiting(
-            models, lambda: api.bench(models, where, seconds=seconds, offline=offline, seed=seed)
+            models,
+            lambda: api.bench(models, where, seconds=seconds, offline=offline, seed=seed),
+            where.quantity.doing,
         )
         files.keep(result)
         _show(result, form, profile, referee is not None)
@@ -192,11 +197,11 @@ def _check(
         )
 
 
-def _while_waiting(models: list[Path], run: Callable[[], Any]) -> Any:
+def _while_waiting(models: list[Path], run: Callable[[], Any], doing: str = "timing") -> Any:
     console = stderr()
     if not console.is_terminal:
         return run()
     what = ", ".join(path.name for path in models)
     # Repainting often would take the CPU from what is timed.
-    with console.status(f"timing {what} in fresh processes", refresh_per_second=1):
+    with console.status(f"{doing} {what} in fresh processes", refresh_per_second=1):
         return run()

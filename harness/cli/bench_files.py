@@ -14,6 +14,7 @@ from harness.atomic import write_atomic
 from harness.errors import ConfigError
 from harness.measurement.compare import verdict
 from harness.provenance import now_utc
+from harness.quantity import TIME
 from harness_results.record import latency_figures
 
 if TYPE_CHECKING:
@@ -23,10 +24,11 @@ if TYPE_CHECKING:
     from harness.api.bench import BenchResult, Timed
     from harness.measurement.server import ServerResult
     from harness.measurement.types import Estimate, OperatorTime
+    from harness.quantity import Quantity
     from harness.target import Target
     from harness_backends.loadgen import LoadGenResult
 
-SCHEMA = 1
+SCHEMA = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,10 +56,10 @@ class Files:
         """Write a result's calls and their picture."""
         if self.samples is not None:
             arrays = {
-                f"{i}.{process}.{key}": getattr(sample, key)
+                f"{i}.{process}.{key}": values
                 for i, one in enumerate(result.models)
                 for process, sample in enumerate(one.measurement.samples)
-                for key in ("wall_ns", "cpu_ns", "nivcsw", "sitting")
+                for key, values in sample.arrays().items()
             }
             _write_npz(self.samples, arrays)
         if self.plot is not None:
@@ -96,7 +98,7 @@ def check_writable(path: Path | None, suffixes: Sequence[str]) -> None:
 def as_json(
     result: BenchResult, nodes: Sequence[OperatorTime] | None, judged: LoadGenResult | None
 ) -> dict[str, Any]:
-    """Return everything that was measured, in SI units; None is unknown."""
+    """Return everything that was measured, in SI units or instructions; None is unknown."""
     one_process = result.models[0].measurement.stats.n_processes == 1
     return {
         **_head(result.target, result.scenario),
@@ -132,7 +134,9 @@ def print_json(content: dict[str, Any]) -> None:
 
 def print_table(result: BenchResult) -> None:
     """Print one line per model as a Markdown table."""
-    titles = ["model", "p50 (95 %), ms", "p90 (95 %), ms", "p99 (95 %), ms"]
+    quantity = result.target.quantity
+    unit = "ms" if quantity is TIME else f"{quantity.noun}, {quantity.unit}"
+    titles = ["model", *(f"{name} (95 %), {unit}" for name in ("p50", "p90", "p99"))]
     if result.models[0].throughput is not None:
         titles.append("samples/s (95 %)")
     if len(result.models) > 1:
@@ -145,7 +149,7 @@ def print_table(result: BenchResult) -> None:
 def print_server_table(served: ServerResult) -> None:
     """Print the server figures as a Markdown table."""
     titles = ["requests/s", "p50 (95 %), ms", "p90 (95 %), ms", "p99 (95 %), ms", "busy", "flags"]
-    cells = [_milli(served.quantiles[name]) for name in ("p50", "p90", "p99")]
+    cells = [_cell(served.quantiles[name], TIME) for name in ("p50", "p90", "p99")]
     row = [f"{served.rate:g}", *cells, f"{served.busy:.1%}", " ".join(served.flags)]
     _print_markdown(titles, [row])
 
@@ -159,7 +163,7 @@ def _write_npz(path: Path, arrays: dict[str, Any]) -> None:
 def _head(target: Target, scenario: str) -> dict[str, Any]:
     return {
         "schema": SCHEMA, "command": "bench", "date_utc": now_utc(),
-        "target": target.options(), "scenario": scenario,
+        "target": target.options(), "scenario": scenario, "quantity": target.quantity.name,
     }  # fmt: skip
 
 
@@ -169,7 +173,7 @@ def _model(timed: Timed, result: BenchResult) -> dict[str, Any]:
     if not first:
         ratio = timed.measurement.stats.ratio("p50")
         compared = {"to": str(result.models[0].model.path), "ratio_p50": _triple(ratio),
-                    "verdict": str(verdict(ratio))}  # fmt: skip
+                    "verdict": str(verdict(ratio, result.target.quantity))}  # fmt: skip
     throughput = None
     if timed.throughput is not None:
         throughput = {"batch": timed.throughput.batch, "per_s": _triple(timed.throughput.per_s),
@@ -191,7 +195,8 @@ def _model(timed: Timed, result: BenchResult) -> dict[str, Any]:
 
 def _row(timed: Timed, result: BenchResult) -> list[str]:
     stats = timed.measurement.stats
-    row = [str(timed.model.path), *(_milli(one) for one in (stats.p50, stats.p90, stats.p99))]
+    row = [str(timed.model.path)]
+    row += [_cell(one, stats.quantity) for one in (stats.p50, stats.p90, stats.p99)]
     if timed.throughput is not None:
         per_s = timed.throughput.per_s
         row.append(f"{per_s.value:.4g} ({per_s.lo:.4g} to {per_s.hi:.4g})")
@@ -199,14 +204,15 @@ def _row(timed: Timed, result: BenchResult) -> list[str]:
         ratio = stats.ratio("p50")
         is_first = timed is result.models[0]
         row.append("1" if is_first else f"{ratio.value:.3f} ({ratio.lo:.3f} to {ratio.hi:.3f})")
-        row.append("" if is_first else str(verdict(ratio)))
+        row.append("" if is_first else str(verdict(ratio, stats.quantity)))
     return [*row, " ".join(timed.measurement.flags)]
 
 
-def _milli(estimate: Estimate | None) -> str:
+def _cell(estimate: Estimate | None, quantity: Quantity) -> str:
     if estimate is None:
         return ""
-    return f"{estimate.value * 1e3:.4g} ({estimate.lo * 1e3:.4g} to {estimate.hi * 1e3:.4g})"
+    value, low, high = map(quantity.scaled, (estimate.value, estimate.lo, estimate.hi))
+    return f"{value:.4g} ({low:.4g} to {high:.4g})"
 
 
 def _triple(estimate: Estimate | None) -> list[float] | None:

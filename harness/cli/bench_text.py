@@ -10,6 +10,7 @@ from rich.table import Table
 
 from harness.measurement.compare import Verdict, verdict
 from harness.measurement.flags import BLOCKING, NOTES
+from harness.quantity import TIME, emulation_note
 from harness.units import format_latency, format_size
 
 if TYPE_CHECKING:
@@ -21,10 +22,14 @@ if TYPE_CHECKING:
     from harness.api.bench import BenchResult, Timed
     from harness.measurement.server import ServerResult
     from harness.measurement.types import Estimate, OperatorTime, Spread, Startup
+    from harness.quantity import Quantity
     from harness.target import Target
     from harness_backends.loadgen import LoadGenResult
 
-_STYLES = {Verdict.FASTER: "green", Verdict.SLOWER: "red", Verdict.NOT_RESOLVED: "yellow"}
+_STYLES = {
+    Verdict.FASTER: "green", Verdict.SLOWER: "red", Verdict.FEWER: "green", Verdict.MORE: "red",
+    Verdict.NOT_RESOLVED: "yellow",
+}  # fmt: skip
 _TOP = 12
 """Nodes of a profile that are shown."""
 
@@ -43,6 +48,9 @@ def print_result(console: Console, result: BenchResult) -> None:
         f"({escape(str(result.machine['cpu_model']))}), {threads}; intervals are "
         f"{result.confidence:.0%}, over {_units(result)}[/]"
     )
+    note = emulation_note(result.target.emulated_cpu)
+    if note:
+        console.print(f"[yellow]{escape(note)}[/]")
     if first.stats.n_processes == 1:
         console.print(
             "[yellow]one process: the intervals leave out what differs from process to process, "
@@ -59,7 +67,7 @@ def print_server(console: Console, path: Path, target: Target, served: ServerRes
     )
     table = _table(("", "from arrival to answer"))
     for name, label in (("p50", "p50"), ("p90", "p90"), ("p99", "p99"), ("p999", "p99.9")):
-        table.add_row(label, _interval(served.quantiles[name]))
+        table.add_row(label, _interval(served.quantiles[name], TIME))
     console.print(table)
     console.print(
         f"[dim]{served.achieved:.4g} answered per second, busy {served.busy:.1%} of the time; "
@@ -107,11 +115,11 @@ def print_referee(console: Console, judged: LoadGenResult, result: BenchResult) 
     stats = result.models[0].measurement.stats
     table = _table(("all calls", "MLPerf LoadGen", "harness", "LoadGen / harness"))
     for name, theirs, ours in (
-        ("p50", judged.p50_s, stats.p50_raw_s), ("p90", judged.p90_s, stats.p90_raw_s),
-        ("p99", judged.p99_s, stats.p99_raw_s),
+        ("p50", judged.p50_s, stats.p50_raw), ("p90", judged.p90_s, stats.p90_raw),
+        ("p99", judged.p99_s, stats.p99_raw),
     ):  # fmt: skip
         ratio = "" if ours is None else f"{theirs / ours:.3f}"
-        table.add_row(name, _raw(theirs), _raw(ours), ratio)
+        table.add_row(name, _raw(theirs, TIME), _raw(ours, TIME), ratio)
     console.print(table)
     console.print(
         f"[dim]LoadGen {judged.version}, SingleStream, {judged.n_queries} queries in one process, "
@@ -133,12 +141,16 @@ def _print_model(console: Console, timed: Timed, result: BenchResult) -> None:
         f"{s.name} {'x'.join(map(str, s.shape))} {s.dtype}, fed {s.fed}" for s in timed.inputs
     )
     console.print(f"[bold]{escape(str(timed.model.path))}[/] [dim]{escape(shapes)}[/]")
-    table = _table(("", "undisturbed calls", "all calls"))
-    table.add_row("p50", _interval(stats.p50), _raw(stats.p50_raw_s), style="bold")
-    table.add_row("p90", _interval(stats.p90), _raw(stats.p90_raw_s))
-    table.add_row("p99", _interval(stats.p99), _raw(stats.p99_raw_s))
-    table.add_row("p99.9", _interval(stats.p999), _raw(stats.p999_raw_s))
-    table.add_row("minimum", "", format_latency(stats.min_s))
+    quantity = stats.quantity
+    timed_calls = quantity is TIME
+    table = _table(
+        ("", "undisturbed calls", "all calls") if timed_calls else ("", quantity.noun, "all calls")
+    )
+    for name, title in (("p50", "p50"), ("p90", "p90"), ("p99", "p99"), ("p999", "p99.9")):
+        own, raw = getattr(stats, name), getattr(stats, f"{name}_raw")
+        style = "bold" if name == "p50" else ""
+        table.add_row(title, _interval(own, quantity), _raw(raw, quantity), style=style)
+    table.add_row("minimum", "", quantity.show(stats.least))
     if timed.throughput is not None:
         per_s = timed.throughput.per_s
         table.add_row(
@@ -148,8 +160,9 @@ def _print_model(console: Console, timed: Timed, result: BenchResult) -> None:
     if startup is not None:
         _print_startup(table, startup)
     console.print(table)
+    preempted = f", {stats.contended:.1%} of them preempted," if timed_calls else ""
     console.print(
-        f"[dim]{stats.n_calls} calls, {stats.contended:.1%} of them preempted, in "
+        f"[dim]{stats.n_calls} calls{preempted} in "
         f"{stats.n_sittings} sittings and {_processes(stats.n_processes)}; p50 is known to "
         f"±{stats.p50.half_width:.1%}[/]"
     )
@@ -171,9 +184,11 @@ def _print_startup(table: Table, startup: Startup) -> None:
 def _print_comparison(console: Console, timed: Timed, result: BenchResult) -> None:
     first = result.models[0].model.path
     ratio = timed.measurement.stats.ratio("p50")
-    word = verdict(ratio)
+    quantity = result.target.quantity
+    word = verdict(ratio, quantity)
+    what = "time" if quantity is TIME else quantity.noun
     console.print(
-        f"[bold]{escape(str(timed.model.path))}[/] takes [bold]{ratio.value:.3f}[/] of the time "
+        f"[bold]{escape(str(timed.model.path))}[/] takes [bold]{ratio.value:.3f}[/] of the {what} "
         f"of {escape(str(first))} ({ratio.lo:.3f} to {ratio.hi:.3f}): "
         f"[bold {_STYLES[word]}]{word}[/]"
     )
@@ -198,15 +213,14 @@ def _table(titles: Sequence[str]) -> Table:
     return table
 
 
-def _interval(estimate: Estimate | None) -> str:
+def _interval(estimate: Estimate | None, quantity: Quantity) -> str:
     if estimate is None:
         return ""
-    low, high = format_latency(estimate.lo), format_latency(estimate.hi)
-    return f"{format_latency(estimate.value)} ({low} to {high})"
+    return quantity.interval((estimate.value, estimate.lo, estimate.hi))
 
 
-def _raw(value: float | None) -> str:
-    return "" if value is None else format_latency(value)
+def _raw(value: float | None, quantity: Quantity) -> str:
+    return "" if value is None else quantity.show(value)
 
 
 def _steady(node: OperatorTime) -> tuple[float, ...]:

@@ -110,10 +110,10 @@ def compress(
         from harness.api.compress import compress as run_steps
         from harness.cli.compress_text import print_report
         from harness.cli.progress import shown_progress
-        from harness.measurement.flags import is_blocked
+        from harness.measurement.flags import faults
 
         with shown_progress() as progress:
             given["progress"] = progress
             done = run_steps(model, data, steps=step or (), run=run, **given)
         print_report(stdout(), done)
-        raise typer.Exit(3 if is_blocked(done.report.flags) else 0)
+        raise typer.Exit(3 if faults(done.report.flags) else 0)

@@ -8,7 +8,8 @@ from rich.markup import escape
 from rich.panel import Panel
 from rich.table import Table
 
-from harness.measurement.flags import BLOCKING, NOTES, is_blocked
+from harness.measurement.flags import BLOCKING, NOTES, faults
+from harness.quantity import emulation_note
 from harness.units import (
     format_count,
     format_metric,
@@ -31,8 +32,11 @@ _UNBOUNDED = 1000
 def print_report(console: Console, done: Compressed) -> None:
     """Print what a compression did, and where everything is."""
     report = done.report
-    blocked = is_blocked(report.flags)
+    blocked = faults(report.flags)
     text = quotation(report).replace("; ", "\n")
+    note = emulation_note(report.target["emulated_cpu"])
+    if note:
+        text += f"\n{note}"
     if blocked:
         text += f"\n{distrust(report)}"
     title = ", ".join(step["name"] for step in report.steps)

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 from rich.markup import escape
 from rich.table import Table
 
-from harness.units import format_latency, format_size, format_wall
+from harness.quantity import TIME, emulation_note
+from harness.units import format_size, format_wall
 from harness_search.proposals import warm_starts
 
 if TYPE_CHECKING:
@@ -23,7 +24,10 @@ def print_plan(console: Console, plan: Plan) -> None:
     settings = plan.settings
     for note in plan.notes:
         console.print(f"[dim]note: {escape(note)}[/]")
-    console.print(_latency_table(plan))
+    note = emulation_note(settings.target.emulated_cpu)
+    if note:
+        console.print(f"[yellow]{escape(note)}[/]")
+    console.print(_figures_table(plan))
     for budget, reachable, dense in zip(settings.budgets, plan.reachable, plan.dense, strict=True):
         word = "[green]within reach[/]" if reachable else "[red]out of reach: below the floor[/]"
         word = "[green]the dense model meets it: pruning isn't needed[/]" if dense else word
@@ -50,10 +54,11 @@ def _starts(roles: Sequence[str], precisions: Sequence[str]) -> str:
     return f"{', '.join(texts[:-1])} and {texts[-1]} pruning"
 
 
-def _latency_table(plan: Plan) -> Table:
+def _figures_table(plan: Plan) -> Table:
     table = Table(box=None, pad_edge=False, header_style="dim")
-    statistic = plan.floors[0].budget["statistic"]
-    for title in ("measured", f"{statistic}, 95 % interval", "of dense", "size"):
+    statistic, quantity = plan.floors[0].budget["statistic"], plan.settings.target.quantity
+    counted = "" if quantity is TIME else f" {quantity.noun}"
+    for title in ("measured", f"{statistic}{counted}, 95 % interval", "of dense", "size"):
         table.add_column(title)
     rows = [("dense", "dense", plan.floors[0])]
     for floor in plan.floors:
@@ -63,11 +68,10 @@ def _latency_table(plan: Plan) -> Table:
         rows.append((f"smallest network in {precision}", "probe", floor))
     for name, phase, record in rows:
         figures = record.latency[phase]
-        value, low, high = figures[f"{statistic}_s"]
         ratio = figures[f"ratio_{statistic}"]
         table.add_row(
             name,
-            f"{format_latency(value)} ({format_latency(low)} to {format_latency(high)})",
+            quantity.interval(quantity.of(figures, statistic)),
             "100 %, by definition" if name == "dense"
             else f"{ratio[0]:.1%} ({ratio[1]:.1%} to {ratio[2]:.1%})",
             "" if phase != "probe" else format_size(record.model["size_bytes"]),

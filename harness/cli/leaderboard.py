@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from harness.cli.console import reported, stdout
+from harness.quantity import INSTRUCTIONS, TIME
 from harness.units import format_metric, format_metric_range, metric_words
 
 if TYPE_CHECKING:
     from rich.console import Console
 
 _REBUILD = "rebuild"
+_FIGURES = ("latency, 95 %", "instructions, 95 %")
 
 
 def register(app: typer.Typer) -> None:
@@ -71,7 +73,7 @@ def _print(console: Console, rows: list[dict[str, str]]) -> None:
     cells = [_cells(row) for row in rows]
     if not cells:
         return
-    # What all rows share is said once, so that the rest fits a terminal.
+    # What no row has is left out, and what all share is said once, so that the rest fits.
     shared = {
         name: cells[0][name]
         for name in ("task", "metric", "target", "budget", "study", "flags")
@@ -81,7 +83,8 @@ def _print(console: Console, rows: list[dict[str, str]]) -> None:
     if said:
         console.print(f"[dim]all rows: {escape(said)}[/]")
     table = Table(box=None, pad_edge=False, header_style="dim")
-    names = [name for name in cells[0] if name not in shared]
+    empty = {name for name in _FIGURES if not any(row[name] for row in cells)}
+    names = [name for name in cells[0] if name not in shared and name not in empty]
     for name in names:
         table.add_column(name, overflow="fold", justify="right" if name == "rank" else "left")
     for row, shown in zip(rows, cells, strict=True):
@@ -91,15 +94,16 @@ def _print(console: Console, rows: list[dict[str, str]]) -> None:
 
 
 def _cells(row: dict[str, str]) -> dict[str, str]:
+    from harness_results.figures import COUNT_COLUMNS, TIME_COLUMNS
+
     return {
         "rank": row["rank"],
         "role": row["role"],
         "metric": metric_words(row["metric"]),
         "test split, 95 %": _test(row),
-        "latency, 95 %": _interval(
-            row, "latency_ms", ("latency_lo_ms", "latency_hi_ms"), 1, " ms", digits=3
-        ),
-        "of dense": _interval(row, "ratio_ref", ("ratio_lo", "ratio_hi"), 100, "%", digits=1),
+        "latency, 95 %": _interval(row, *TIME_COLUMNS, 1, f" {TIME.unit}", digits=3),
+        "instructions, 95 %": _interval(row, *COUNT_COLUMNS, 1, f" {INSTRUCTIONS.unit}", digits=3),
+        "of dense": _interval(row, "ratio_ref", "ratio_lo", "ratio_hi", 100, "%", digits=1),
         "in budget": {"true": "yes", "false": "no"}.get(row["feasible"], ""),
         "task": row["task"],
         "target": row["target"],
@@ -121,12 +125,13 @@ def _test(row: dict[str, str]) -> str:
 def _interval(
     row: dict[str, str],
     key: str,
-    bounds: tuple[str, str],
+    lower: str,
+    upper: str,
     factor: float,
     unit: str,
-    digits: int = 2,
+    digits: int,
 ) -> str:
     if not row[key]:
         return ""
-    low, high = (f"{float(row[b]) * factor:.{digits}f}" if row[b] else "?" for b in bounds)
+    low, high = (f"{float(row[b]) * factor:.{digits}f}" if row[b] else "?" for b in (lower, upper))
     return f"{float(row[key]) * factor:.{digits}f}{unit} ({low} to {high})"

@@ -14,8 +14,9 @@ from rich.table import Table
 from rich.text import Text
 
 from harness.cli.console import stderr
-from harness.measurement.flags import BLOCKING
-from harness.units import SHARES, format_latency, format_wall, metric_words
+from harness.measurement.flags import faults
+from harness.quantity import TIME
+from harness.units import SHARES, format_wall, metric_words
 from harness_search.progress import Progress
 
 if TYPE_CHECKING:
@@ -121,11 +122,13 @@ def _latency(record: RunRecord) -> str:
     """Return what the budget bounds, with its interval's half-width."""
     figures: dict[str, Any] = record.figures() or {}
     statistic = record.budget["statistic"]
+    counted = "" if record.quantity is TIME else f" {record.quantity.noun}"
     if record.budget["kind"] == "share":
         value, low, high = (100 * x for x in figures[f"ratio_{statistic}"])
-        return f"{statistic} {value:.1f} ± {(high - low) / 2:.1f} % of dense"
-    value, low, high = figures[f"{statistic}_s"]
-    return f"{statistic} {format_latency(value)} ± {format_latency((high - low) / 2)}"
+        return f"{statistic} {value:.1f} ± {(high - low) / 2:.1f} % of dense{counted}"
+    value, low, high = record.quantity.of(figures, statistic)
+    shown = record.quantity.show
+    return f"{statistic} {shown(value)} ± {shown((high - low) / 2)}"
 
 
 def _trial_line(record: RunRecord) -> str:
@@ -135,7 +138,7 @@ def _trial_line(record: RunRecord) -> str:
     if record.status != "complete":
         return f"{head} [yellow]{record.status.replace('_', ' ')}[/]: {escape(record.reason or '')}"
     verdict = "[green]within[/]" if record.feasible else "[yellow]over budget[/]"
-    flags = " ".join(flag for flag in record.flags if flag in BLOCKING)
+    flags = " ".join(faults(record.flags))
     return f"{head} val {_score(record)}  {_latency(record)}  {verdict}  [red]{flags}[/]".rstrip()
 
 

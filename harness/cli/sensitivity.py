@@ -56,7 +56,7 @@ NoTiming = Annotated[bool, typer.Option("--no-timing", help="Leave out the time 
 Sort = Annotated[
     str,
     typer.Option(
-        "--sort", help="cost (rise of the loss per ms saved) or network (its order)."
+        "--sort", help="cost (rise of the loss per ms or Minstr saved) or network (its order)."
     ),
 ]  # fmt: skip
 

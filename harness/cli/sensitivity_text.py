@@ -13,7 +13,8 @@ from rich.table import Table
 from rich.text import Text
 
 from harness.cli.progress import SearchProgress
-from harness.measurement.flags import BLOCKING, NOTES
+from harness.measurement.flags import BLOCKING, NOTES, faults
+from harness.quantity import TIME
 from harness.units import SHARES, format_count, format_metric, format_wall, metric_words
 
 if TYPE_CHECKING:
@@ -21,12 +22,12 @@ if TYPE_CHECKING:
 
     from rich.console import Console, RenderableType
 
+    from harness.quantity import Quantity
     from harness_results.sensitivity_table import SensitivityRow
     from harness_search.analysis import SensitivityResult
 
 _KEYS = ("\ngroup or block", "\nwidth", "\nkept")
 _COSTS = ("\nremoved", "change of\n{metric}, {unit}", "95 %\ninterval", "loss\nrise")
-_TIMES = ("p50\nsaved, ms", "95 %\ninterval")
 _SIZES = ("parameters\nsaved", "MACs\nsaved")
 _ANY = 10_000
 """More columns than any table needs."""
@@ -49,8 +50,8 @@ def print_sensitivity(console: Console, result: SensitivityResult, by_cost: bool
     Args:
         console: Where to print.
         result: What was found.
-        by_cost: Cheapest first, by the rise of the loss per millisecond saved; else in the
-            network's order.
+        by_cost: Cheapest first, by the rise of the loss per millisecond or instruction saved; else
+            in the network's order.
     """
     rows = sorted(result.rows, key=_cost) if by_cost else result.rows
     for table in _tables(console, rows, result.metric):
@@ -83,23 +84,28 @@ def _cost(row: SensitivityRow) -> tuple[int, float, float]:
     A loss that falls costs nothing, as in a search's ladder; of costs that are equal, what saves
     most comes first.
     """
-    if row.cost_per_s is not None and row.saved_s is not None:
-        return 0, max(0.0, row.cost_per_s), -row.saved_s
+    if row.cost is not None and row.saved is not None:
+        return 0, max(0.0, row.cost), -row.saved[0]
     rise = math.inf if row.val_loss_change is None else row.val_loss_change
-    return (1 if row.saved_s is None else 2), rise, 0.0
+    return (1 if row.saved is None else 2), rise, 0.0
 
 
 def _tables(console: Console, rows: Sequence[SensitivityRow], metric: str) -> list[Table]:
     """Return one table, or two where the console is too narrow: costs, and then savings."""
-    timed = any(row.saved_s is not None for row in rows)
-    savings = (*_TIMES, *_SIZES) if timed else _SIZES
-    cells = [(_cost_cells(row, metric), _saving_cells(row, timed)) for row in rows]
+    quantity = next((row.quantity for row in rows if row.saved is not None), None)
+    savings = _SIZES if quantity is None else (*_titles(quantity), *_SIZES)
+    cells = [(_cost_cells(row, metric), _saving_cells(row, quantity is not None)) for row in rows]
     whole = _table(rows, metric, (*_COSTS, *savings), [(*cost, *save) for cost, save in cells])
     wanted = Measurement.get(console, console.options.update(max_width=_ANY), whole).maximum
     if wanted <= console.width:
         return [whole]
     return [_table(rows, metric, _COSTS, [cost for cost, _ in cells]),
             _table(rows, metric, savings, [save for _, save in cells])]  # fmt: skip
+
+
+def _titles(quantity: Quantity) -> tuple[str, str]:
+    counted = "" if quantity is TIME else f" {quantity.noun}"
+    return f"p50{counted}\nsaved, {quantity.unit}", "95 %\ninterval"
 
 
 def _table(
@@ -146,20 +152,22 @@ def _change(row: SensitivityRow, metric: str) -> tuple[str, str]:
 
 
 def _saved(row: SensitivityRow) -> tuple[str, str]:
-    value, low, high = row.saved_s, row.saved_lo_s, row.saved_hi_s
-    if value is None or low is None or high is None:
+    if row.saved is None:
         return "", ""
-    return f"{value * 1e3:.3g}", f"[dim]{low * 1e3:.3g} to {high * 1e3:.3g}[/]"
+    value, low, high = (f"{row.quantity.scaled(one):.3g}" for one in row.saved)
+    return value, f"[dim]{low} to {high}[/]"
 
 
 def _print_untimed(console: Console, result: SensitivityResult) -> None:
     rows = [row for row in result.rows if row.val_acc_change is not None]
-    untimed = sum(row.saved_s is None and row.reason is None for row in rows)
+    untimed = sum(row.saved is None and row.reason is None for row in rows)
     if result.analysis.timing and untimed:
+        timed = result.settings.target.quantity is TIME
+        what, doing = ("time", "timing") if timed else ("instruction count", "counting")
         console.print(
-            f"[dim]{untimed} of {len(rows)} rows have no time. Where timing all takes more than "
-            "two minutes, the middle ratio of each group is timed; one ratio alone always is "
-            "(`--ratios 25%`)[/]"
+            f"[dim]{untimed} of {len(rows)} rows have no {what}. Where {doing} all takes more than "
+            f"two minutes, only the middle ratio of each group is {'timed' if timed else 'counted'}"
+            "; one ratio alone always is (`--ratios 25%`)[/]"
         )
 
 
@@ -168,7 +176,7 @@ def _print_flags(console: Console, rows: Sequence[SensitivityRow]) -> None:
     for flag in sorted({flag for row in rows for flag in row.flags}):
         count = sum(flag in row.flags for row in rows)
         style = "red" if flag in BLOCKING else "dim"
-        effect = "; the same command times them again" if flag in BLOCKING else ""
+        effect = "; the same command times them again" if faults([flag]) else ""
         console.print(
             f"[{style}]{flag} ({count} of {len(rows)} rows): {known.get(flag, '')}{effect}[/]"
         )

@@ -10,10 +10,10 @@ from rich.markup import escape
 from rich.panel import Panel
 from rich.table import Table
 
-from harness.measurement.flags import BLOCKING, NOTES
+from harness.measurement.flags import BLOCKING, NOTES, faults
+from harness.quantity import emulation_note
 from harness.units import (
     format_count,
-    format_latency,
     format_metric,
     format_metric_change,
     format_metric_range,
@@ -69,8 +69,9 @@ def print_summary(console: Console, result: SearchResult) -> None:
 
 def _headline(one: BudgetResult, result: SearchResult) -> Panel:
     if one.winner is not None:
-        blocked = [flag for flag in one.winner.flags if flag in BLOCKING]
+        blocked = faults(one.winner.flags)
         text, style = _won(one), "green"
+        text += _emulated(result)
         if blocked:
             style = "yellow"
             text += (
@@ -81,7 +82,7 @@ def _headline(one: BudgetResult, result: SearchResult) -> Panel:
     if one.below_floor:
         text = (
             "No network meets this budget: even the smallest one, in "
-            f"{result.floor.candidate['precision']}, takes {_latency(result.floor, 'probe')}"
+            f"{result.floor.candidate['precision']}, takes {_figure(result.floor, 'probe')}"
             f" ({format_size(result.floor.model['size_bytes'])}).\n"
             "Relax the budget, lower the granule (`--set granule=8`), or start from a smaller "
             "network."
@@ -97,12 +98,19 @@ def _headline(one: BudgetResult, result: SearchResult) -> Panel:
             text += "; some met the budget in the search, but none in a fresh final measurement"
         text += (
             ". The nearest took "
-            f"{_latency(nearest, phase)} in {nearest.candidate['precision']}"
+            f"{_figure(nearest, phase)} in {nearest.candidate['precision']}"
             + (f" with {_scored(nearest, 'validation')} on validation" if nearest.scores else "")
-            + f"; the floor takes {_latency(result.floor, 'probe')}.\nGive it more `--time`, or "
+            + f"; the floor takes {_figure(result.floor, 'probe')}.\nGive it more `--time`, or "
             "relax the budget or what `--max-drop` and `--max-size` ask."
         )
+    text += _emulated(result)
     return Panel(text, title=one.budget.describe(), border_style="red", expand=False)
+
+
+def _emulated(result: SearchResult) -> str:
+    """Return what instruction counts are, as a line; empty where times were measured."""
+    note = emulation_note(result.settings.target.emulated_cpu)
+    return note and f"\n[bold yellow]{escape(note)}[/]"
 
 
 def _won(one: BudgetResult) -> str:
@@ -112,15 +120,15 @@ def _won(one: BudgetResult) -> str:
     if one.dense_wins:
         return (
             "Pruning isn't needed: the dense model is within this budget as it is.\n"
-            f"{_latency(winner, 'final')}, {_test(winner)}"
+            f"{_figure(winner, 'final')}, {_test(winner)}"
         )
     ratio = winner.latency["final"][f"ratio_{statistic}"]
     change = winner.scores["test"]["value"] - dense.scores["test"]["value"]
     spread = _spread(winner) + _spread(dense)
     word = "not resolved" if abs(change) <= spread else ("better" if change > 0 else "worse")
     return (
-        f"[bold green]{1 / ratio[0]:.2f}x faster[/] than the dense model "
-        f"({1 / ratio[2]:.2f}x to {1 / ratio[1]:.2f}x): {_latency(winner, 'final')}\n"
+        f"[bold green]{1 / ratio[0]:.2f}x {winner.quantity.less}[/] than the dense model "
+        f"({1 / ratio[2]:.2f}x to {1 / ratio[1]:.2f}x): {_figure(winner, 'final')}\n"
         f"[bold]{_test(winner)}[/]\n"
         f"{format_metric_change(change, winner.task['metric'])} against the dense model: {word} "
         f"with {winner.scores['test']['n']} test samples"
@@ -155,13 +163,10 @@ Cell = tuple[str, str]
 
 def _percentile(name: str) -> Callable[[RunRecord], Cell]:
     def cell(record: RunRecord) -> Cell:
-        triple = record.latency["final"][f"{name}_s"]
+        triple = record.quantity.of(record.latency["final"], name)
         if triple is None:
             return "", ""
-        shown = format_latency(triple[0])
-        per_unit = {"µs": 1e6, "ms": 1e3, "s": 1.0}[shown.split()[1]]  # the interval has no room
-        low, high = (f"{value * per_unit:#.3g}" for value in triple[1:])
-        return shown, f"{low} to {high}"
+        return record.quantity.show(triple[0]), record.quantity.span(triple)
 
     return cell
 
@@ -186,8 +191,8 @@ def _split(name: str) -> Callable[[RunRecord], Cell]:
 
 def _raw(name: str) -> Callable[[RunRecord], Cell]:
     def cell(record: RunRecord) -> Cell:
-        seconds = record.latency["final"][f"{name}_raw_s"]
-        return ("" if seconds is None else format_latency(seconds)), ""
+        value = record.quantity.of(record.latency["final"], f"{name}_raw")
+        return ("" if value is None else record.quantity.show(value)), ""
 
     return cell
 
@@ -283,7 +288,7 @@ def _print_flags(console: Console, result: SearchResult) -> None:
     known = {**BLOCKING, **NOTES}
     for flag in sorted({flag for record in finals for flag in record.flags}):
         roles = sorted({record.role for record in finals if flag in record.flags})
-        style = "red" if flag in BLOCKING else "dim"
+        style = "red" if faults([flag]) else "dim"
         effect = "; not ranked" if flag in BLOCKING else ""
         console.print(f"[{style}]{flag} ({', '.join(roles)}): {known[flag]}{effect}[/]")
 
@@ -323,13 +328,12 @@ def _print_time(console: Console, settings: Settings, result: SearchResult) -> N
     console.print(f"[dim]harness leaderboard {escape(table)}[/]", soft_wrap=True)
 
 
-def _latency(record: RunRecord, phase: str) -> str:
+def _figure(record: RunRecord, phase: str) -> str:
     figures: dict[str, Any] = record.latency[phase]
     statistic = record.budget["statistic"]
-    value, low, high = figures[f"{statistic}_s"]
     ratio = figures[f"ratio_{statistic}"]
     return (
-        f"{statistic} {format_latency(value)} ({format_latency(low)} to {format_latency(high)}), "
+        f"{statistic} {record.quantity.interval(record.quantity.of(figures, statistic))}, "
         f"{ratio[0]:.1%} of dense ({ratio[1]:.1%} to {ratio[2]:.1%})"
     )
 

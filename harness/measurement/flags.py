@@ -23,7 +23,7 @@ BLOCKING: Mapping[str, str] = {
     "frequency_changed": "the governor or frequency limit changed during the measurement",
     "power_mode_changed": "the power mode, or which cores are on, changed during the measurement",
     "overloaded": "requests arrived faster than they could be served: the queue grew",
-    "emulated": "timed on an emulator: not a latency",
+    "emulated": "instructions counted on an emulated CPU: not a latency",
     "parity_failed": "the exported file does not compute what the network computes",
 }
 """Kept, but not ranked."""
@@ -50,6 +50,15 @@ FINAL_HALF_WIDTH = 0.02
 def is_blocked(flags: Iterable[str]) -> bool:
     """Whether any of `flags` keeps a row from being ranked."""
     return any(flag in BLOCKING for flag in flags)
+
+
+def faults(flags: Iterable[str]) -> list[str]:
+    """Return those of `flags` that make a measurement one not to be trusted.
+
+    They are the blocking ones but `emulated`: an instruction count is never ranked with a time, but
+    it is what it says.
+    """
+    return [flag for flag in flags if flag in BLOCKING and flag != "emulated"]
 
 
 def of_samples(samples: Sequence[LatencySample]) -> set[str]:

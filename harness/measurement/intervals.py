@@ -6,7 +6,7 @@ as it lives, by where it lies in memory: an interval over the rounds of one pair
 identical models different. So the unit of an interval is the sitting, which begins with fresh
 sessions, or the process where there are several; never the call.
 
-A call's way: masked if preempted (`_calls_s`), part of its round's median, of its sitting's mean
+A call's way: masked if preempted (`_calls`), part of its round's median, of its sitting's mean
 (`_sitting_logs`), and of the interval over sittings or processes (`log_interval`). Tails are those
 of all calls together (`_tail`).
 """
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
     Values = NDArray[np.floating[Any]]
     _Sittings = list[Values]
-    """One process: seconds per call, `[rounds, calls]` per sitting, NaN where masked."""
+    """One process: figures per call, `[rounds, calls]` per sitting, NaN where masked."""
 
 QUANTILES = {"p50": 0.5, "p90": 0.9, "p99": 0.99, "p999": 0.999}
 CLEAN_SHARE, CLEAN_CALLS = 0.5, 200
@@ -119,7 +119,7 @@ def judged(
     name = "p50" if budget is None else budget.statistic
     if budget is not None and budget.kind == "share":
         return _ratio(samples, reference, name, confidence)
-    return _estimate(_seconds(samples), name, confidence)
+    return _estimate(_taken(samples), name, confidence)
 
 
 def summarise(
@@ -133,8 +133,8 @@ def summarise(
             whose ratio is 1 by definition; None where there is none.
         confidence: Of every interval.
     """
-    taken = _seconds(samples)
-    raw = np.concatenate([raw_s(sample).ravel() for sample in samples])
+    taken = _taken(samples)
+    raw = np.concatenate([per_call(sample).ravel() for sample in samples])
     n_clean = sum(int((~preempted(sample)).sum()) for sample in samples)
     p50 = _estimate(taken, "p50", confidence)
     if p50 is None:
@@ -144,11 +144,11 @@ def summarise(
         p90=_estimate(taken, "p90", confidence),
         p99=_estimate(taken, "p99", confidence),
         p999=_estimate(taken, "p999", confidence),
-        p50_raw_s=float(np.quantile(raw, 0.5)),
-        p90_raw_s=_raw_quantile(raw, "p90"),
-        p99_raw_s=_raw_quantile(raw, "p99"),
-        p999_raw_s=_raw_quantile(raw, "p999"),
-        min_s=float(raw.min()),
+        p50_raw=float(np.quantile(raw, 0.5)),
+        p90_raw=_raw_quantile(raw, "p90"),
+        p99_raw=_raw_quantile(raw, "p99"),
+        p999_raw=_raw_quantile(raw, "p999"),
+        least=float(raw.min()),
         ratio_p50=_ratio(samples, reference, "p50", confidence),
         ratio_p90=_ratio(samples, reference, "p90", confidence),
         n_calls=raw.size,
@@ -157,6 +157,7 @@ def summarise(
         n_sittings=sum(len(sample.sittings()) for sample in samples),
         n_processes=len(samples),
         contended=1 - n_clean / raw.size,
+        quantity=samples[0].quantity,
     )
 
 
@@ -168,8 +169,8 @@ def decisive_logs(
     """Return, per process, the sittings' log medians, or log ratios where those decide."""
     paired = budget is not None and budget.kind == "share"
     if not paired or reference is None or reference is samples:
-        return [_sitting_logs(one, None) for one in _seconds(samples)]
-    ours, theirs = _paired_seconds(samples, reference)
+        return [_sitting_logs(one, None) for one in _taken(samples)]
+    ours, theirs = _paired(samples, reference)
     return [_sitting_logs(own, base) for own, base in zip(ours, theirs, strict=True)]
 
 
@@ -180,16 +181,16 @@ def round_log_medians(calls: Values) -> Values:
         return np.asarray(np.log(np.nanmedian(calls, axis=1)))
 
 
-def raw_s(sample: LatencySample) -> NDArray[np.float64]:
-    """Return wall times in seconds, float64 `[rounds, calls - 1]`.
+def per_call(sample: LatencySample) -> NDArray[np.float64]:
+    """Return each call's seconds, or instructions, float64 `[rounds, calls - 1]`.
 
     The first call of each block pays for switching models (up to 20 %) and is left out.
     """
-    return np.asarray(sample.wall_ns[:, 1:] * 1e-9, dtype=np.float64)
+    return np.asarray(sample.wall_ns[:, 1:] * sample.quantity.per_raw, dtype=np.float64)
 
 
 def preempted(sample: LatencySample) -> NDArray[np.bool_]:
-    """Return which of the calls in `raw_s` another process interrupted."""
+    """Return which of the calls in `per_call` another process interrupted."""
     return np.asarray(sample.nivcsw[:, 1:] > 0)
 
 
@@ -202,7 +203,7 @@ def pooled_quantile(
     it. How far processes' own quantiles scatter tells how well it is known.
 
     Args:
-        processes: Per process its calls, in parts; seconds, none masked.
+        processes: Per process its calls, in parts; none masked.
         quantile: 0 to 1.
         confidence: Of the two-sided interval.
     """
@@ -220,25 +221,25 @@ def clean_available(samples: Sequence[LatencySample]) -> bool:
     return kept == total or (everywhere and enough)
 
 
-def _calls_s(sample: LatencySample, clean: bool) -> _Sittings:
-    """Return call times by sitting; preempted ones NaN where `clean`."""
-    calls = raw_s(sample)
+def _calls(sample: LatencySample, clean: bool) -> _Sittings:
+    """Return calls by sitting; preempted ones NaN where `clean`."""
+    calls = per_call(sample)
     masked = np.where(preempted(sample), np.nan, calls) if clean else calls
     return [masked[rounds] for rounds in sample.sittings()]
 
 
-def _seconds(samples: Sequence[LatencySample]) -> list[_Sittings]:
-    """Return call times by process, preempted ones masked where enough others are left."""
+def _taken(samples: Sequence[LatencySample]) -> list[_Sittings]:
+    """Return calls by process, preempted ones masked where enough others are left."""
     clean = clean_available(samples)
-    return [_calls_s(sample, clean) for sample in samples]
+    return [_calls(sample, clean) for sample in samples]
 
 
-def _paired_seconds(
+def _paired(
     samples: Sequence[LatencySample], reference: Sequence[LatencySample]
 ) -> tuple[list[_Sittings], list[_Sittings]]:
-    """Return call times of both, masked in both or in neither."""
+    """Return calls of both, masked in both or in neither."""
     clean = clean_available(samples) and clean_available(reference)
-    return [_calls_s(one, clean) for one in samples], [_calls_s(one, clean) for one in reference]
+    return [_calls(one, clean) for one in samples], [_calls(one, clean) for one in reference]
 
 
 def _sitting_logs(own: _Sittings, base: _Sittings | None) -> Values:
@@ -264,7 +265,7 @@ def _ratio(
         return None
     if reference is samples:
         return Estimate(1.0, 1.0, 1.0)
-    ours, theirs = _paired_seconds(samples, reference)
+    ours, theirs = _paired(samples, reference)
     return _estimate(ours, name, confidence, theirs)
 
 

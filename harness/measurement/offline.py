@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from harness.measurement.intervals import log_interval, raw_s
+from harness.measurement.intervals import log_interval, per_call
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -60,7 +60,7 @@ def throughput(
 
 def _log_rates(sample: LatencySample, batch: int) -> NDArray[np.float64]:
     """Return the log of samples per second, by sitting."""
-    calls = raw_s(sample)
+    calls = per_call(sample)
     return np.array([
         np.log(batch * calls[rounds].size / calls[rounds].sum()) for rounds in sample.sittings()
     ])  # fmt: skip

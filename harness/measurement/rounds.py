@@ -22,6 +22,7 @@ from harness.measurement import intervals, series
 from harness.measurement.persevering import persevere
 from harness.measurement.startup import few_calls, measure_startup
 from harness.measurement.types import LatencySample, Measurement, Subject
+from harness.quantity import TIME
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
         TimedSession,
         TimingWorker,
     )
+    from harness.quantity import Quantity
 
     Exclusive = Callable[[], AbstractContextManager[None]]
 
@@ -48,6 +50,9 @@ _WINDOW = 10
 """Rounds in which warm-up looks for a trend; half as many of a model that takes long."""
 _REQUEST_S = 20.0
 """Aimed longest time of one request to a worker."""
+_COUNTED, _COUNTED_SITTINGS = 2, 3
+"""The fewest calls of a block that are counted, and the fewest sittings, where instructions are:
+three sittings give an interval, and counts that repeat to 0.1 % are then known to 0.4 %."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,10 +63,12 @@ class Plan:
         processes: Numbers of fresh processes after which to look, ascending.
         sittings: Numbers of sittings in each process after which to look, ascending.
         half_width: Stop once the relative half-width of the estimate that decides is this small.
-        limit_s: A process gets no more sittings than fit in this, seconds from its start, but six
-            at least, and the calls that the budgets' statistic needs.
+        limit_s: A process gets no more sittings than fit in this, seconds from its start, but
+            `least_sittings`, and the calls that the budgets' statistic needs.
         confidence: Of the reported intervals, all looks together.
         startups: Processes in which each model is started alone; 0 for none.
+        quantity: What calls are measured in. Instructions need no warm-up: once a session has run,
+            its counts depend on no clock and no cache.
     """
 
     processes: tuple[int, ...]
@@ -70,6 +77,17 @@ class Plan:
     limit_s: float = 20.0
     confidence: float = 0.95
     startups: int = 0
+    quantity: Quantity = TIME
+
+    @property
+    def counts(self) -> bool:
+        """Whether instructions are counted, which no clock, cache or neighbour changes."""
+        return self.quantity is not TIME
+
+    @property
+    def least_sittings(self) -> int:
+        """The fewest sittings of a process that was stopped by its time."""
+        return _COUNTED_SITTINGS if self.counts else _LEAST_SITTINGS
 
     @property
     def per_look(self) -> float:
@@ -84,13 +102,16 @@ FINAL = Plan(processes=(5, 6, 8, 10), sittings=(10,), half_width=0.01, startups=
 """Five fresh processes and up to ten, interval over processes: what is reported."""
 
 
-def quick(seconds: float, confidence: float = 0.95) -> Plan:
+def quick(seconds: float, confidence: float = 0.95, quantity: Quantity = TIME) -> Plan:
     """Return a plan of one process and one look that takes about `seconds`, from start to end.
 
     Its interval holds for that process. Two different models' ratio scatters from process to
     process (by 0.45 % in `results/reference/trust-spread.csv`), which no time in one process shows.
     """
-    return Plan((1,), (1_000_000,), half_width=0.0, limit_s=seconds, confidence=confidence)
+    return Plan(
+        (1,), (1_000_000,), half_width=0.0, limit_s=seconds, confidence=confidence,
+        quantity=quantity,
+    )  # fmt: skip
 
 
 def measure(
@@ -132,7 +153,7 @@ def measure(
                 raise
             except BackendError:
                 for name, subject in subjects.items():
-                    _run_alone(open_worker, name, subject, rng, exclusive)
+                    _run_alone(open_worker, name, subject, plan.quantity, rng, exclusive)
                 losses += 1
                 if losses > 1:
                     raise
@@ -183,15 +204,17 @@ def _run_alone(
     open_worker: OpenWorker,
     name: str,
     subject: Subject,
+    quantity: Quantity,
     rng: random.Random,
     exclusive: Exclusive,
 ) -> None:
     """Time a model alone for a second, so that a failure can be laid at its door."""
+    plan = quick(1.0, quantity=quantity)
 
     def run() -> None:
         with exclusive(), open_worker() as worker:
             try:
-                _Process(worker, {name: subject}, None, quick(1.0), rng, time.monotonic()).run()
+                _Process(worker, {name: subject}, None, plan, rng, time.monotonic()).run()
             except (CandidateFailed, ConnectionLost):
                 raise
             except BackendError as exc:
@@ -259,12 +282,14 @@ class _Process:
         before = self._worker.state()
         self._sit(round_s)
         self.states = {"before": before, "after": self._worker.state()}
-        self.flags = flag.of_states(**self.states) | (set() if steady else {"no_steady_state"})
+        # Counts don't depend on the state of the machine that emulates.
+        seen = set() if self._plan.counts else flag.of_states(**self.states)
+        self.flags = seen | (set() if steady else {"no_steady_state"})
 
     def samples(self) -> dict[str, LatencySample]:
         """Return what was timed after the warm-up."""
         return {
-            name: LatencySample.from_blocks(blocks, self._rounds)
+            name: LatencySample.from_blocks(blocks, self._rounds, self._plan.quantity)
             for name, blocks in self._blocks.items()
         }
 
@@ -276,7 +301,7 @@ class _Process:
                 if began_s >= self._plan.limit_s and self._suffices(done):
                     return
                 reload_s = self._fresh_sessions()
-                if done == 0:
+                if done == 0 and not self._plan.counts:
                     self._rounds = _rounds_per_sitting(
                         reload_s, round_s, (self._plan.limit_s - began_s) / _LEAST_SITTINGS
                     )
@@ -291,10 +316,13 @@ class _Process:
 
     def _suffices(self, sittings: int) -> bool:
         """Whether an interval can be made: enough sittings, and calls for what the budgets ask."""
-        asked = [s.budget.statistic for s in self._subjects.values() if s.budget is not None]
-        calls = max((intervals.least_calls(intervals.QUANTILES[name]) for name in asked), default=0)
         taken = sittings * self._rounds * (self._calls - 1) * self._plan.processes[0]
-        return sittings >= _LEAST_SITTINGS and taken >= calls
+        return sittings >= self._plan.least_sittings and taken >= self._calls_asked()
+
+    def _calls_asked(self) -> int:
+        """Return how many calls of a model its p50 and the budgets' statistics need."""
+        asked = {s.budget.statistic for s in self._subjects.values() if s.budget is not None}
+        return max(intervals.least_calls(intervals.QUANTILES[name]) for name in asked | {"p50"})
 
     def _fresh_sessions(self) -> float:
         """Make every session anew and let it settle; return how long that took, seconds.
@@ -307,12 +335,16 @@ class _Process:
             with _blamed_on(name):
                 self._worker.reload(self._sessions[name])
             self._own_s += self._sessions[name].session_create_s
-        for name in self._shuffled():
-            self._time([(name, few_calls(self._sessions[name]))])
+        if not self._plan.counts:  # there a block's first call, not counted, is enough
+            for name in self._shuffled():
+                self._time([(name, few_calls(self._sessions[name]))])
         return self._spent_s() - began
 
     def _warm_up(self) -> tuple[bool, float]:
         """Run until steady; set calls per block; return whether steady, and seconds per round."""
+        if self._plan.counts:
+            self._rounds, self._calls = 1, 1 + self._calls_to_count()
+            return True, 0.0
         taken: dict[str, list[Block]] = {name: [] for name in self._sessions}
         self._run_rounds(2, 3, taken)
         typical_s = {n: float(np.median(b[-1].wall_ns[1:])) * 1e-9 for n, b in taken.items()}
@@ -332,6 +364,11 @@ class _Process:
             if (steady and seen) or max(own_s) > _WARM_UP_LIMIT_S:
                 return steady, sum(typical_s.values()) * self._calls
 
+    def _calls_to_count(self) -> int:
+        """Return how many calls of a block to count, so that all blocks have as many as asked."""
+        blocks = self._plan.processes[0] * min(self._plan.sittings[0], self._plan.least_sittings)
+        return max(_COUNTED, -(-self._calls_asked() // blocks))
+
     def _run_rounds(self, rounds: int, calls: int, into: dict[str, list[Block]]) -> None:
         # Slow models get a request per few rounds: a worker that is silent for long looks dead.
         slowest_s = max(session.first_inference_s for session in self._sessions.values())
@@ -344,7 +381,8 @@ class _Process:
 
     def _time(self, schedule: Sequence[tuple[str, int]]) -> list[Block]:
         blocks = self._worker.time([(self._sessions[name], calls) for name, calls in schedule])
-        self._own_s += sum(float(block.wall_ns.sum()) for block in blocks) * 1e-9
+        if not self._plan.counts:
+            self._own_s += sum(float(block.wall_ns.sum()) for block in blocks) * 1e-9
         return blocks
 
     def _shuffled(self) -> list[str]:
@@ -374,7 +412,7 @@ def _rounds_per_sitting(reload_s: float, round_s: float, limit_s: float) -> int:
 
 def _drifts(blocks: Sequence[Block]) -> bool:
     sample = LatencySample.from_blocks(blocks[-_WINDOW:], 1)
-    return series.has_trend(intervals.round_log_medians(intervals.raw_s(sample)))
+    return series.has_trend(intervals.round_log_medians(intervals.per_call(sample)))
 
 
 def _all_settled(
@@ -411,7 +449,7 @@ def _own_flags(
     base: Sequence[LatencySample] | None,
     plan: Plan,
 ) -> set[str]:
-    flags = flag.of_samples(samples)
+    flags = flag.of_samples(samples) | ({"emulated"} if plan.counts else set())
     if base is not None:  # a ratio is as clean as the worse of its two sides
         flags |= flag.of_samples(base) & {"clean_unavailable"}
     flags |= flag.of_series(intervals.decisive_logs(samples, base, subject.budget))

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from harness.errors import MeasurementError
+from harness.quantity import TIME
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 
     from harness.budget import Budget
     from harness.candidate import OnnxModel
+    from harness.quantity import Quantity
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +26,8 @@ class Block:
     """Consecutive calls of one model.
 
     Attributes:
-        wall_ns: Wall time per call, int64 `[calls]`, nanoseconds.
+        wall_ns: Wall time per call, int64 `[calls]`, nanoseconds; from an emulated target the
+            instructions that the guest executed, as is `cpu_ns`.
         cpu_ns: CPU time per call of the timing thread (of the process where the runtime has
             several threads), int64 `[calls]`, nanoseconds.
         nivcsw: Involuntary context switches during each call, int64 `[calls]`.
@@ -42,26 +45,40 @@ class LatencySample:
     Attributes:
         wall_ns: int64 `[rounds, calls]`; likewise `cpu_ns` and `nivcsw`, as in `Block`.
         sitting: int64 `[rounds]`: which sitting each round is of; each began with fresh sessions.
+        quantity: What calls were measured in.
     """
 
     wall_ns: NDArray[np.int64]
     cpu_ns: NDArray[np.int64]
     nivcsw: NDArray[np.int64]
     sitting: NDArray[np.int64]
+    quantity: Quantity = TIME
 
     @classmethod
-    def from_blocks(cls, blocks: Sequence[Block], per_sitting: int) -> LatencySample:
+    def from_blocks(
+        cls, blocks: Sequence[Block], per_sitting: int, quantity: Quantity = TIME
+    ) -> LatencySample:
         """Stack blocks of equal length, one a round, `per_sitting` rounds a sitting."""
         return cls(
             np.stack([b.wall_ns for b in blocks]),
             np.stack([b.cpu_ns for b in blocks]),
             np.stack([b.nivcsw for b in blocks]),
             np.arange(len(blocks), dtype=np.int64) // per_sitting,
+            quantity,
         )
 
     def sittings(self) -> list[NDArray[np.int64]]:
         """Return the rounds of each sitting, in order of time."""
         return [np.flatnonzero(self.sitting == one) for one in np.unique(self.sitting)]
+
+    def arrays(self) -> dict[str, NDArray[np.int64]]:
+        """Return what of it is kept, under names that say what it is."""
+        if self.quantity is not TIME:
+            return {self.quantity.name: self.wall_ns, "sitting": self.sitting}
+        return {
+            "wall_ns": self.wall_ns, "cpu_ns": self.cpu_ns, "nivcsw": self.nivcsw,
+            "sitting": self.sitting,
+        }  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,30 +112,33 @@ class Estimate:
 
 @dataclass(frozen=True, slots=True)
 class LatencyStats:
-    """One model's latency figures; seconds, ratios to the interleaved dense model.
+    """One model's figures in its quantity's unit; ratios to the interleaved dense model.
+
+    The unit is seconds, or instructions where a CPU is emulated.
 
     Attributes:
         p50: Clean median, per call; None where it can't be had, as everywhere below.
         p90: Clean 90th percentile.
         p99: Clean 99th percentile; needs 662 calls. `p999`, the 99.9th, needs 6636.
-        p50_raw_s: Percentiles over all calls, preempted ones too; likewise the others.
-        min_s: Fastest call.
+        p50_raw: Percentiles over all calls, preempted ones too; likewise the others.
+        least: The call that took least.
         ratio_p50: This model's p50 over the reference's, paired; likewise `ratio_p90`.
         n_calls: Calls timed; `n_clean` of them were not preempted.
         n_rounds: Rounds over all processes; `n_sittings` likewise.
         n_processes: Fresh processes.
         contended: Fraction of calls that were preempted.
+        quantity: What calls were measured in.
     """
 
     p50: Estimate
     p90: Estimate | None
     p99: Estimate | None
     p999: Estimate | None
-    p50_raw_s: float
-    p90_raw_s: float | None
-    p99_raw_s: float | None
-    p999_raw_s: float | None
-    min_s: float
+    p50_raw: float
+    p90_raw: float | None
+    p99_raw: float | None
+    p999_raw: float | None
+    least: float
     ratio_p50: Estimate | None
     ratio_p90: Estimate | None
     n_calls: int
@@ -127,9 +147,10 @@ class LatencyStats:
     n_sittings: int
     n_processes: int
     contended: float
+    quantity: Quantity = TIME
 
-    def latency(self, statistic: str) -> Estimate:
-        """Return the latency of `"p50"` or `"p90"`, seconds."""
+    def figure(self, statistic: str) -> Estimate:
+        """Return `"p50"` or `"p90"`, seconds or instructions."""
         return _present(self.p50 if statistic == "p50" else self.p90, statistic)
 
     def ratio(self, statistic: str) -> Estimate:
@@ -138,10 +159,19 @@ class LatencyStats:
         return _present(estimate, f"ratio of {statistic}")
 
     def judged(self, budget: Budget) -> Estimate:
-        """Return the estimate that `budget` bounds."""
+        """Return the estimate that `budget` bounds.
+
+        Raises:
+            MeasurementError: If it wasn't measured, above all if a time is asked for and
+                instructions were counted.
+        """
         if budget.kind == "share":
             return self.ratio(budget.statistic)
-        return self.latency(budget.statistic)
+        if budget.kind != self.quantity.name:
+            raise MeasurementError(
+                f"A budget of {budget.kind} can't be held against {self.quantity.name}."
+            )
+        return self.figure(budget.statistic)
 
 
 def _present(estimate: Estimate | None, name: str) -> Estimate:

@@ -12,7 +12,8 @@ import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from harness.measurement.intervals import preempted, raw_s
+from harness.measurement.intervals import per_call, preempted
+from harness.quantity import TIME
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from harness.measurement.types import LatencySample
+    from harness.quantity import Quantity
 
 _CLEAN, _PREEMPTED, _MEDIAN = "#0072b2", "#d55e00", "#222222"
 _BINS = 80
@@ -39,10 +41,11 @@ def draw_calls(path: Path, models: Sequence[tuple[str, Sequence[LatencySample]]]
     """
     figure, rows = _figure(len(models))
     for (name, samples), (left, right) in zip(models, rows, strict=True):
-        calls = np.concatenate([raw_s(sample).ravel() for sample in samples]) * 1e3
+        quantity = samples[0].quantity
+        calls = np.concatenate([per_call(one).ravel() for one in samples]) / quantity.per_unit
         masked = np.concatenate([preempted(sample).ravel() for sample in samples])
-        starts = np.cumsum([0, *(raw_s(sample).size for sample in samples)])
-        _row(left, right, name, calls, masked, starts)
+        starts = np.cumsum([0, *(per_call(sample).size for sample in samples)])
+        _row(left, right, name, calls, masked, starts, quantity)
     figure.savefig(path)
 
 
@@ -57,7 +60,7 @@ def draw_requests(path: Path, name: str, latencies_s: Sequence[NDArray[np.float6
     figure, ((left, right),) = _figure(1)
     calls = np.concatenate(latencies_s) * 1e3
     starts = np.cumsum([0, *(one.size for one in latencies_s)])
-    _row(left, right, name, calls, np.zeros(calls.size, bool), starts)
+    _row(left, right, name, calls, np.zeros(calls.size, bool), starts, TIME)
     left.legend(handles=left.lines, fontsize=7)  # no request is told to be preempted
     left.set_xlabel("from arrival to answer, ms")
     left.set_ylabel("requests")
@@ -75,31 +78,32 @@ def _row(
     left: Axes,
     right: Axes,
     name: str,
-    calls_ms: NDArray[np.float64],
+    calls: NDArray[np.float64],
     masked: NDArray[np.bool_],
     starts: NDArray[np.int64],
+    quantity: Quantity,
 ) -> None:
-    typical = calls_ms[~masked] if not masked.all() else calls_ms
+    typical = calls[~masked] if not masked.all() else calls
     top = float(np.percentile(typical, _SHOWN)) * _ROOM
-    low = float(calls_ms.min()) * 0.98
-    beyond, median = int((calls_ms > top).sum()), float(np.median(typical))
-    shown = np.minimum(calls_ms, top)
+    low = float(calls.min()) * 0.98
+    beyond, median = int((calls > top).sum()), float(np.median(typical))
+    shown = np.minimum(calls, top)
     bins = np.linspace(low, top, _BINS).tolist()
     left.hist([shown[~masked], shown[masked]], bins, stacked=True,
               color=[_CLEAN, _PREEMPTED], label=["undisturbed", "preempted"])  # fmt: skip
     left.axvline(median, color=_MEDIAN, linewidth=1, linestyle="--",
-                 label=f"median {median:.4g} ms")  # fmt: skip
-    left.set_xlabel("latency per call, ms")
+                 label=f"median {median:.4g} {quantity.unit}")  # fmt: skip
+    left.set_xlabel(f"{quantity.noun} per call, {quantity.unit}")
     left.set_ylabel("calls")
     left.set_title(name, fontsize=9, loc="left")
     left.legend(fontsize=7)
-    order = np.arange(calls_ms.size)
+    order = np.arange(calls.size)
     for chosen, colour in ((~masked, _CLEAN), (masked, _PREEMPTED)):
         right.plot(order[chosen], shown[chosen], ".", markersize=1.6, color=colour, rasterized=True)
     for start in starts[1:-1]:
         right.axvline(start, color="#bbbbbb", linewidth=0.6)
     right.set_ylim(low, top * 1.02)
     right.set_xlabel("call, in order of time; lines part processes")
-    right.set_ylabel("ms")
-    note = f"{beyond} calls of {calls_ms.size} beyond the axis, drawn at its edge"
+    right.set_ylabel(quantity.unit)
+    note = f"{beyond} calls of {calls.size} beyond the axis, drawn at its edge"
     right.set_title(note if beyond else "", fontsize=8, loc="right")

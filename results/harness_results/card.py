@@ -5,9 +5,9 @@ from __future__ import annotations
 import shlex
 from typing import TYPE_CHECKING, Any
 
+from harness.quantity import emulation_note
 from harness.units import (
     format_count,
-    format_latency,
     format_metric,
     format_metric_range,
     format_size,
@@ -32,7 +32,7 @@ def card(record: RunRecord, finals: dict[str, RunRecord], results: Path) -> str:
     """
     figures, metric = record.latency["final"], record.task["metric"]
     statistic, machine = record.budget["statistic"], record.environment["machine"]
-    latency, ratio = figures[f"{statistic}_s"], figures[f"ratio_{statistic}"]
+    ratio, quantity = figures[f"ratio_{statistic}"], record.quantity
     candidate, versions = record.candidate, record.versions
     rows = "\n".join(_row(role, r) for role, r in finals.items())
     widths = "\n".join(
@@ -44,11 +44,10 @@ def card(record: RunRecord, finals: dict[str, RunRecord], results: Path) -> str:
 
 {_score(record)} {metric_words(metric)} on the {record.scores["test"]["n"]} samples of the test
 split (95 % intervals), which this study had then read {format_times(record.search["test_reads"])},
-at a {statistic} of {format_latency(latency[0])}
-({format_latency(latency[1])} to {format_latency(latency[2])}),
+at a {statistic} of {quantity.interval(quantity.of(figures, statistic))},
 {ratio[0]:.1%} of the dense model's ({ratio[1]:.1%} to {ratio[2]:.1%}).
-
-| model | {statistic} | of dense | {metric_words(metric)} | MACs | parameters | size | precision |
+{_emulated(record)}
+{_titles(record)}
 |---|---|---|---|---|---|---|---|
 {rows}
 
@@ -75,7 +74,7 @@ Fingerprint `{record.environment["fingerprint"]}`, model SHA-256 `{record.model[
 
 {_inputs(record)}
 
-`model.onnx` takes a batch of {record.target["batch"]} at a time, as it was timed.
+`model.onnx` takes a batch of {record.target["batch"]} at a time, as it was measured.
 `python run.py inputs.npy` runs it on any number of prepared samples, batch by batch.
 `weights.safetensors` with `pruning.json` rebuild the torch network, in fp32:
 {_replay(record, results)} does that and checks that {_checked(record)}.
@@ -119,6 +118,12 @@ def _score(record: RunRecord) -> str:
     test, metric = record.scores["test"], record.task["metric"]
     interval = format_metric_range(test["lo"], test["hi"], metric)
     return f"{format_metric(test['value'], metric)} ({interval})"
+
+
+def _emulated(record: RunRecord) -> str:
+    """Return what instruction counts are; empty where times were measured."""
+    note = emulation_note(record.target["emulated_cpu"])
+    return note and f"\n**{note}**\n"
 
 
 def _training(record: RunRecord) -> str:
@@ -212,13 +217,18 @@ def _numbers(values: Sequence[float]) -> str:
     return ", ".join(f"{value:.6g}" for value in values)
 
 
+def _titles(record: RunRecord) -> str:
+    figure = f"{record.budget['statistic']} {record.quantity.noun}"
+    metric = metric_words(record.task["metric"])
+    return f"| model | {figure} | of dense | {metric} | MACs | parameters | size | precision |"
+
+
 def _row(role: str, record: RunRecord) -> str:
     figures, statistic = record.latency["final"], record.budget["statistic"]
-    latency, ratio = figures[f"{statistic}_s"], figures[f"ratio_{statistic}"]
+    ratio, quantity = figures[f"ratio_{statistic}"], record.quantity
     return (
-        f"| {role} | {format_latency(latency[0])} ({format_latency(latency[1])} to "
-        f"{format_latency(latency[2])}) | {ratio[0]:.1%} ({ratio[1]:.1%} to {ratio[2]:.1%}) | "
-        f"{_score(record)} | "
+        f"| {role} | {quantity.interval(quantity.of(figures, statistic))} | "
+        f"{ratio[0]:.1%} ({ratio[1]:.1%} to {ratio[2]:.1%}) | {_score(record)} | "
         f"{format_count(record.model['macs'])} | {format_count(record.model['params'])} | "
         f"{format_size(record.model['size_bytes'])} | {record.candidate['precision']} |"
     )

@@ -9,7 +9,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
-from harness.measurement.flags import is_blocked
+from harness.measurement.flags import faults
 from harness.units import SHARES, format_metric_change, format_share, metric_words
 
 if TYPE_CHECKING:
@@ -42,7 +42,9 @@ def draw_compression(path: Path, report: Report) -> None:
     _metric(right, report)
     steps = "; ".join(step["text"] for step in report.steps)
     title = textwrap.fill(f"{report.task['name']} on {report.target['name']}: {steps}", _WIDTH)
-    if is_blocked(report.flags):
+    if report.target["emulated_cpu"]:
+        title += "\nemulated: instructions, not latency"
+    if faults(report.flags):
         title += f"\nnot to be trusted: {', '.join(report.flags)}"
     figure.suptitle(title, fontsize=11, parse_math=False)  # a dollar sign in a name is no formula
     figure.savefig(path)
@@ -57,7 +59,7 @@ def _ratios(axes: Axes, report: Report) -> None:
         if before[key] and after[key] is not None
     }
     p50 = after["latency"]["ratio_p50"]
-    names = [*found, "p50 latency"][::-1]
+    names = [*found, f"p50 {report.quantity.noun}"][::-1]
     values = [*found.values(), p50[0]][::-1]
     colours = [_RED, *[_BLUE] * len(found)]
     axes.barh(names, values, color=colours, height=0.6)

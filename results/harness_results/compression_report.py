@@ -8,12 +8,13 @@ from dataclasses import asdict, dataclass, fields
 from typing import TYPE_CHECKING, Any
 
 from harness.errors import ConfigError
+from harness.quantity import Quantity, quantity_on
 
 if TYPE_CHECKING:
     from collections.abc import Collection
     from pathlib import Path
 
-SCHEMA = 2
+SCHEMA = 3
 _REMEDY = (
     "Restore it; or move report.json away and run the same command: finished steps are kept, and "
     "what they made is exported, scored and timed anew."
@@ -67,6 +68,11 @@ class Report:
     versions: dict[str, str]
     environment: dict[str, Any]
     git: dict[str, Any]
+
+    @property
+    def quantity(self) -> Quantity:
+        """What calls were measured in: time, or instructions on an emulated CPU."""
+        return quantity_on(self.target["emulated_cpu"])
 
     def to_json(self) -> bytes:
         """Return the report as JSON, with a hash of all the rest."""

@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from harness.measurement.flags import is_blocked
+from harness.measurement.flags import faults
+from harness.quantity import TIME, emulation_note
 from harness.units import (
     format_count,
-    format_latency,
     format_metric,
     format_metric_change,
     format_metric_range,
@@ -22,6 +22,7 @@ from harness_results.compression_training import training_words
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from harness.quantity import Quantity
     from harness_results.compression_report import Report
 
 
@@ -73,23 +74,24 @@ def quotation(report: Report) -> str:
     return (
         f"{left}: {metric_words(metric)} {format_metric(was, metric)} -> "
         f"{format_metric(now, metric)}, change {format_metric_change(change['value'], metric)} "
-        f"({_change_range(report, 'test')}); {speed(ratio)}"
+        f"({_change_range(report, 'test')}); {speed(ratio, report.quantity)}"
     )
 
 
-def speed(ratio: list[float]) -> str:
-    """Return a latency ratio `[value, low, high]` in words, with its interval."""
+def speed(ratio: list[float], quantity: Quantity = TIME) -> str:
+    """Return a ratio of times or instructions `[value, low, high]` in words, with its interval."""
     value, low, high = ratio
     if low <= 1 <= high:
-        return f"as fast within the error (p50 x {value:.3f}, {low:.3f} to {high:.3f})"
+        same = "as fast" if quantity is TIME else f"as many {quantity.noun}"
+        return f"{same} within the error (p50 x {value:.3f}, {low:.3f} to {high:.3f})"
     if value < 1:
-        return f"{1 / value:.2f}x faster ({1 / high:.2f}x to {1 / low:.2f}x)"
-    return f"{value:.2f}x slower ({low:.2f}x to {high:.2f}x)"
+        return f"{1 / value:.2f}x {quantity.less} ({1 / high:.2f}x to {1 / low:.2f}x)"
+    return f"{value:.2f}x {quantity.more} ({low:.2f}x to {high:.2f}x)"
 
 
 def distrust(report: Report) -> str:
     """Return why figures can't be trusted and what to do; empty where they can."""
-    blocked = [flag for flag in report.flags if is_blocked([flag])]
+    blocked = faults(report.flags)
     if not blocked:
         return ""
     text = f"Not to be trusted: {', '.join(blocked)}."
@@ -110,7 +112,8 @@ def markdown(report: Report) -> str:
     )  # fmt: skip
     table = "\n".join(f"| {r.name} | {r.before} | {r.after} | {r.change} |" for r in rows(report))
     metric = report.task["metric"]
-    warning = f"\n**{distrust(report)}**\n" if distrust(report) else ""
+    said = (emulation_note(target["emulated_cpu"]), distrust(report))
+    warning = "".join(f"\n**{text}**\n" for text in said if text)
     steps = "\n".join(
         f"| {i} | `{step['text'].replace('|', '/')}` | {_scored(step['validation'], metric)} | "
         f"{format_count(step['params'])} | {step['seconds']:.1f} s |"
@@ -125,8 +128,7 @@ def markdown(report: Report) -> str:
 |---|---|---|---|
 {table}
 
-Latency changes are ratios after/before of interleaved calls; changes of the metric are paired, on
-the same samples. {figures["n_calls"]} calls of each in {figures["n_processes"]} fresh processes,
+{_pairing(report)}{figures["n_calls"]} calls of each in {figures["n_processes"]} fresh processes,
 {target["backend"]} {target["backend_version"]}, threads {target["threads"]}, batch
 {target["batch"]}, on {machine["cpu_model"]} with {machine["cpu_count"]} cores. The test split of
 {report.before["scores"]["test"]["n"]} samples had been read {format_times(report.test_reads)} by
@@ -138,6 +140,13 @@ this compression. Flags: {", ".join(report.flags) or "none"}.
 
 {training_words(report)}
 """
+
+
+def _pairing(report: Report) -> str:
+    return (
+        f"{report.quantity.noun.capitalize()} changes are ratios after/before of interleaved "
+        "calls; changes of the metric are paired, on\nthe same samples. "
+    )
 
 
 def _scored(score: dict[str, Any], metric: str) -> str:
@@ -159,16 +168,18 @@ def _change_range(report: Report, split: str) -> str:
 
 
 def _latency_row(report: Report, name: str) -> Row:
-    was, now = (side["latency"].get(f"{name}_s") for side in (report.before, report.after))
+    sides, quantity = (report.before, report.after), report.quantity
+    was, now = (side["latency"].get(quantity.key(name)) for side in sides)
     ratio = report.after["latency"].get(f"ratio_{name}")
     change = "" if ratio is None else f"x {ratio[0]:.3f} ({ratio[1]:.3f} to {ratio[2]:.3f})"
-    return Row(name, _latency(was), _latency(now), change)
+    title = name if quantity is TIME else f"{name} {quantity.noun}"
+    return Row(title, _shown(was, quantity), _shown(now, quantity), change)
 
 
-def _latency(triple: list[float] | None) -> str:
+def _shown(triple: list[float] | None, quantity: Quantity) -> str:
     if triple is None:
         return ""
-    return _with_interval(*map(format_latency, triple))
+    return _with_interval(*map(quantity.show, triple))
 
 
 def _count_row(report: Report, name: str, key: str, shown: Callable[[float], str]) -> Row:

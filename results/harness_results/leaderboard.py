@@ -9,12 +9,13 @@ from harness.atomic import write_atomic
 from harness.errors import ConfigError
 from harness.measurement.flags import is_blocked
 from harness_results.csvfile import REMEDY, read_csv, to_csv
+from harness_results.figures import COUNT_COLUMNS, count_cells, time_cells
 from harness_results.files import disk_errors, locked
 from harness_results.record import SCHEMA
 from harness_results.store import all_records, finals_of_whole_sets
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Sequence
     from pathlib import Path
 
     from harness_results.record import RunRecord
@@ -23,18 +24,19 @@ COLUMNS = (
     "schema", "rank", "run_id", "study", "role", "task", "data_sha256", "metric", "target",
     "backend", "backend_version", "scenario", "threads", "batch", "precision", "fingerprint",
     "budget", "statistic", "feasible", "latency_ms", "latency_lo_ms", "latency_hi_ms",
-    "p50_raw_ms", "p90_raw_ms", "p99_raw_ms", "ratio_ref", "ratio_lo", "ratio_hi", "n_calls",
-    "n_processes", "contended_pct", "val_acc", "test_acc", "test_acc_lo", "test_acc_hi", "n_test",
-    "parity_err", "macs", "params", "size_bytes", "peak_mem_bytes", "energy_mj", "granule", "seed",
-    "search_trials", "search_s", "gpu_hours", "flags", "onnx_sha256", "commit", "dirty", "date_utc",
+    "p50_raw_ms", "p90_raw_ms", "p99_raw_ms", "ratio_ref", "ratio_lo", "ratio_hi",
+    *COUNT_COLUMNS, "n_calls", "n_processes", "contended_pct", "val_acc", "test_acc",
+    "test_acc_lo", "test_acc_hi", "n_test", "parity_err", "macs", "params", "size_bytes",
+    "peak_mem_bytes", "energy_mj", "granule", "seed", "search_trials", "search_s", "gpu_hours",
+    "flags", "onnx_sha256", "commit", "dirty", "date_utc",
 )  # fmt: skip
 """In this order; README.md beside this package is their dictionary."""
 _NUMBERS = (
     "schema", "rank", "threads", "batch", "latency_ms", "latency_lo_ms", "latency_hi_ms",
-    "p50_raw_ms", "p90_raw_ms", "p99_raw_ms", "ratio_ref", "ratio_lo", "ratio_hi", "n_calls",
-    "n_processes", "contended_pct", "val_acc", "test_acc", "test_acc_lo", "test_acc_hi", "n_test",
-    "parity_err", "macs", "params", "size_bytes", "peak_mem_bytes", "granule", "seed",
-    "search_trials", "search_s",
+    "p50_raw_ms", "p90_raw_ms", "p99_raw_ms", "ratio_ref", "ratio_lo", "ratio_hi",
+    *COUNT_COLUMNS, "n_calls", "n_processes", "contended_pct", "val_acc", "test_acc",
+    "test_acc_lo", "test_acc_hi", "n_test", "parity_err", "macs", "params", "size_bytes",
+    "peak_mem_bytes", "granule", "seed", "search_trials", "search_s",
 )  # fmt: skip
 FILE = "leaderboard.csv"
 _GROUP = (
@@ -83,9 +85,8 @@ def row(record: RunRecord) -> dict[str, Any]:
     """Return a final's row, not yet ranked."""
     statistic = record.budget["statistic"]
     figures = record.latency["final"]
-    latency, ratio = figures[f"{statistic}_s"], figures[f"ratio_{statistic}"]
+    ratio, memory = figures[f"ratio_{statistic}"], figures["peak_mem_bytes"]
     test = record.scores.get("test", {})
-    milli, memory = _scaled(latency, 1e3), figures["peak_mem_bytes"]
     return {
         "schema": SCHEMA,
         "rank": None,
@@ -106,18 +107,17 @@ def row(record: RunRecord) -> dict[str, Any]:
         "budget": record.budget["text"],
         "statistic": statistic,
         "feasible": record.feasible,
-        "latency_ms": milli[0],
-        "latency_lo_ms": milli[1],
-        "latency_hi_ms": milli[2],
-        "p50_raw_ms": figures["p50_raw_s"] * 1e3,
-        "p90_raw_ms": _milli(figures["p90_raw_s"]),
-        "p99_raw_ms": _milli(figures["p99_raw_s"]),
-        "ratio_ref": _scaled(ratio)[0],
-        "ratio_lo": _scaled(ratio)[1],
-        "ratio_hi": _scaled(ratio)[2],
+        **time_cells(record),
+        "p50_raw_ms": _milli(figures.get("p50_raw_s")),
+        "p90_raw_ms": _milli(figures.get("p90_raw_s")),
+        "p99_raw_ms": _milli(figures.get("p99_raw_s")),
+        "ratio_ref": None if ratio is None else ratio[0],
+        "ratio_lo": None if ratio is None else ratio[1],
+        "ratio_hi": None if ratio is None else ratio[2],
+        **count_cells(record),
         "n_calls": figures["n_calls"],
         "n_processes": figures["n_processes"],
-        "contended_pct": figures["contended"] * 100,
+        "contended_pct": None if figures["contended"] is None else figures["contended"] * 100,
         "val_acc": record.scores.get("validation", {}).get("value"),
         "test_acc": test.get("value"),
         "test_acc_lo": test.get("lo"),
@@ -178,7 +178,3 @@ def _rankable(entry: dict[str, Any]) -> bool:
 def _milli(value: float | None) -> float | None:
     """Return thousandths: milliseconds of seconds, millijoules of joules."""
     return None if value is None else value * 1e3
-
-
-def _scaled(triple: Iterable[float] | None, factor: float = 1.0) -> list[float | None]:
-    return [None, None, None] if triple is None else [value * factor for value in triple]

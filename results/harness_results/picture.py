@@ -1,4 +1,4 @@
-"""A picture of a search: accuracy against latency, the budget, dense, controls, winner."""
+"""A picture of a search: accuracy against what the budget bounds; dense, controls, winner."""
 
 from __future__ import annotations
 
@@ -44,11 +44,14 @@ def draw_search(path: Path, records: Sequence[RunRecord], finals: Mapping[str, R
     _trials(axes, records, budget, share)
     for role, record in finals.items():
         _final(axes, role, record, share)
-    axes.axvline(budget["value"] * (1 if share else 1e3), color="#cc79a7", linestyle="--",
+    quantity = next(iter(finals.values())).quantity
+    limit = budget["value"] if share else quantity.scaled(budget["value"])
+    axes.axvline(limit, color="#cc79a7", linestyle="--",
                  label=f"budget {budget['text']}")  # fmt: skip
     axes.set_xlim(left=0)
     statistic = budget["statistic"]
-    axes.set_xlabel(f"{statistic} as a share of the dense model's" if share else f"{statistic}, ms")
+    unit = " as a share of the dense model's" if share else f", {quantity.unit}"
+    axes.set_xlabel(f"{statistic} {quantity.noun}{unit}")
     metric = next(iter(finals.values())).task["metric"]
     axes.set_ylabel(metric_words(metric))
     if metric in SHARES:
@@ -57,30 +60,34 @@ def draw_search(path: Path, records: Sequence[RunRecord], finals: Mapping[str, R
         axes.xaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
     record = next(iter(finals.values()))
     title = f"{record.task['name']} on {record.target['name']}, budget {budget['text']}"
+    if record.target["emulated_cpu"]:
+        title += "\nemulated: instructions, not latency"
     axes.set_title(title, parse_math=False)  # a dollar sign in a name is no formula
     axes.grid(alpha=0.25)
     figure.legend(loc="outside lower center", ncols=3, fontsize=8)
     figure.savefig(path)
 
 
-def _latency(figures: Mapping[str, Any], budget: Mapping[str, Any], share: bool) -> list[float]:
-    statistic = budget["statistic"]
-    triple = figures[f"ratio_{statistic}"] if share else figures[f"{statistic}_s"]
-    return [value * (1 if share else 1e3) for value in triple]
+def _figure(record: RunRecord, phase: str, budget: Mapping[str, Any], share: bool) -> list[float]:
+    statistic, figures = budget["statistic"], record.latency[phase]
+    if share:
+        return list(figures[f"ratio_{statistic}"])
+    quantity = record.quantity
+    return [quantity.scaled(value) for value in quantity.of(figures, statistic)]
 
 
 def _trials(
     axes: Axes, records: Sequence[RunRecord], budget: Mapping[str, Any], share: bool
 ) -> None:
     done = [r for r in records if r.kind == "trial" and r.status == "complete"]
-    xs = [_latency(r.latency["retimed"], budget, share)[0] for r in done]
+    xs = [_figure(r, "retimed", budget, share)[0] for r in done]
     ys = [r.scores["validation"]["value"] for r in done]
     axes.scatter(xs, ys, s=18, color="#999999", label="trials (validation split)", zorder=2)
 
 
 def _final(axes: Axes, role: str, record: RunRecord, share: bool) -> None:
     marker, colour = _STYLE[role]
-    x = _latency(record.latency["final"], record.budget, share)
+    x = _figure(record, "final", record.budget, share)
     test = record.scores["test"]
     y = [test["value"], test["lo"], test["hi"]]
     axes.errorbar(

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from harness.errors import ConfigError
-from harness.measurement.intervals import raw_s
+from harness.measurement.intervals import per_call
+from harness.quantity import INSTRUCTIONS, Quantity, quantity_on
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
     from harness.measurement.types import Estimate, Measurement, Spread
 
-SCHEMA = 4
+SCHEMA = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +55,9 @@ class RunRecord:
         pruning: Channels removed per group; None for the dense model.
         probes: Every architecture that was tried untrained on the way: `widths`, `share` of the
             dense model's latency, `within` the limits, `timed` (else the share is predicted).
-        latency: Figures by phase: `probe` (before training), `retimed` (after), `final`; `dense`
+        latency: Figures by phase, of times or, where the target is emulated, of instructions
+            (`p50_instructions` in place of `p50_s`): `probe` (before training), `retimed` (after),
+            `final`; `dense`
             is the dense model's beside the floor, `whole` the dense network's in the floor's
             precision.
         scores: By split (`validation`, `test`): `value` of the metric with its 95 % interval `lo`
@@ -114,6 +117,11 @@ class RunRecord:
         text = json.dumps(asdict(self), indent=1, allow_nan=False)
         return text.encode() + b"\n"
 
+    @property
+    def quantity(self) -> Quantity:
+        """What calls were measured in: time, or instructions on an emulated CPU."""
+        return quantity_on(self.target["emulated_cpu"])
+
     def figures(self) -> dict[str, Any] | None:
         """Return the latest latency figures; None where nothing was timed."""
         return next(
@@ -169,17 +177,21 @@ def _run_id(content: Mapping[str, Any]) -> str:
     return f"{stamp}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
 
 
-def latency_figures(measurement: Measurement, limit_s: float | None = None) -> dict[str, Any]:
+def latency_figures(measurement: Measurement, limit: float | None = None) -> dict[str, Any]:
     """Return a measurement's figures for a record: `[value, low, high]` where it has an interval.
 
-    Session creation, first inference and peak memory are `[median, lowest, highest]`.
+    Keys say the unit: `p50_s`, or `p50_instructions` where instructions were counted; nothing that
+    was timed under emulation is told. Session creation, first inference and peak memory are
+    `[median, lowest, highest]`.
 
     Args:
         measurement: What was measured.
-        limit_s: The budget in seconds, for the share of raw calls within it; None for none.
+        limit: The budget in seconds or instructions, for the share of raw calls within it; None
+            for none.
     """
-    stats, startup = measurement.stats, measurement.startup
-    raw = np.concatenate([raw_s(sample).ravel() for sample in measurement.samples])
+    stats, startup, key = measurement.stats, measurement.startup, measurement.stats.quantity.key
+    counted = stats.quantity is INSTRUCTIONS
+    raw = np.concatenate([per_call(sample).ravel() for sample in measurement.samples])
 
     def triple(estimate: Estimate | None) -> list[float] | None:
         return None if estimate is None else [estimate.value, estimate.lo, estimate.hi]
@@ -189,24 +201,24 @@ def latency_figures(measurement: Measurement, limit_s: float | None = None) -> d
         return None if values is None else [values.median, values.lowest, values.highest]
 
     return {
-        "p50_s": triple(stats.p50),
-        "p90_s": triple(stats.p90),
-        "p99_s": triple(stats.p99),
-        "p999_s": triple(stats.p999),
-        "p50_raw_s": stats.p50_raw_s,
-        "p90_raw_s": stats.p90_raw_s,
-        "p99_raw_s": stats.p99_raw_s,
-        "p999_raw_s": stats.p999_raw_s,
-        "min_s": stats.min_s,
+        key("p50"): triple(stats.p50),
+        key("p90"): triple(stats.p90),
+        key("p99"): triple(stats.p99),
+        key("p999"): triple(stats.p999),
+        key("p50_raw"): stats.p50_raw,
+        key("p90_raw"): stats.p90_raw,
+        key("p99_raw"): stats.p99_raw,
+        key("p999_raw"): stats.p999_raw,
+        key("min"): stats.least,
         "ratio_p50": triple(stats.ratio_p50),
         "ratio_p90": triple(stats.ratio_p90),
         "n_calls": stats.n_calls,
-        "n_clean": stats.n_clean,
+        "n_clean": None if counted else stats.n_clean,
         "n_rounds": stats.n_rounds,
         "n_sittings": stats.n_sittings,
         "n_processes": stats.n_processes,
-        "contended": stats.contended,
-        "raw_within_budget": None if limit_s is None else float((raw <= limit_s).mean()),
+        "contended": None if counted else stats.contended,
+        "raw_within_budget": None if limit is None else float((raw <= limit).mean()),
         "session_create_s": spread("session_create_s"),
         "first_inference_s": spread("first_inference_s"),
         "peak_mem_bytes": spread("peak_memory_bytes"),

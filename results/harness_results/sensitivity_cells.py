@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
+from harness.quantity import INSTRUCTIONS, TIME
 from harness_results.csvfile import uncell
 
 if TYPE_CHECKING:
@@ -15,7 +16,7 @@ _WORDS = ("kind", "name", "criterion", "metric", "target", "fingerprint", "reaso
 _NEEDED = ("kind", "name", "ratio", "metric", "n")
 _JUDGED = ("val_acc", "val_acc_change", "val_acc_change_lo", "val_acc_change_hi", "val_loss",
            "val_loss_change", "params_saved", "macs_saved")  # fmt: skip
-_TIMED = ("dense_s", "saved_s", "saved_lo_s", "saved_hi_s", "target", "fingerprint")
+_MEASURED = ("dense", "saved", "saved_lo", "saved_hi")
 _ROUNDING = 1e-5
 """Of a share in the table: it has six digits."""
 
@@ -68,15 +69,21 @@ def _cut_fault(row: SensitivityRow) -> str | None:
 
 
 def _figures_fault(row: SensitivityRow) -> str | None:
-    for columns in (_JUDGED, _TIMED):
+    quantity = row.quantity
+    other = TIME if quantity is INSTRUCTIONS else INSTRUCTIONS
+    if any(getattr(row, other.key(name)) is not None for name in _MEASURED):
+        return "it must be timed or have its instructions counted, not both"
+    for columns in (_JUDGED, (*map(quantity.key, _MEASURED), "target", "fingerprint")):
         missing = [column for column in columns if getattr(row, column) is None]
         if missing and len(missing) < len(columns):
             return f"{', '.join(columns)} must be all given or all empty. Empty: {missing[0]}"
-    for name in ("val_acc_change", "saved"):
-        ends = ("_lo_s", "_hi_s") if name == "saved" else ("_lo", "_hi")
-        low, high = (getattr(row, name + end) for end in ends)
+    saved = [quantity.key("saved_lo"), quantity.key("saved_hi")]
+    for name, ends in (
+        ("val_acc_change", ["val_acc_change_lo", "val_acc_change_hi"]), ("saved", saved),
+    ):  # fmt: skip
+        low, high = (getattr(row, end) for end in ends)
         if low is not None and low > high:
             return f"the interval of {name} must not end below its start. Received: {low} to {high}"
-    if row.dense_s is not None and row.dense_s <= 0:
-        return f"dense_s must be above 0. Received: {row.dense_s}"
+    if row.dense is not None and row.dense <= 0:
+        return f"{quantity.key('dense')} must be above 0. Received: {row.dense}"
     return None

@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
 from harness.atomic import write_atomic
+from harness.quantity import TIME
 from harness.units import SHARES, metric_words
 
 if TYPE_CHECKING:
@@ -40,8 +41,8 @@ def draw_sensitivity(path: Path, rows: Sequence[SensitivityRow], title: str) -> 
     """Draw an analysis as a PNG, whole or not at all; return whether there was anything to draw.
 
     On the left the change of accuracy against the share of channels removed, on the right the same
-    against the time saved, where something was timed. A line is a group, or dashed a block. It
-    starts at the dense network; whiskers are 95 % intervals.
+    against the time or the instructions saved, where something was measured. A line is a group, or
+    dashed a block. It starts at the dense network; whiskers are 95 % intervals.
 
     Args:
         path: Where the file goes.
@@ -52,9 +53,7 @@ def draw_sensitivity(path: Path, rows: Sequence[SensitivityRow], title: str) -> 
     if not lines:
         return False
     timed = {
-        name: kept
-        for name, of in lines.items()
-        if (kept := [r for r in of if r.saved_s is not None])
+        name: kept for name, of in lines.items() if (kept := [r for r in of if r.saved is not None])
     }
     height = 5 * max(1.0, len(lines) / _GROWS_FROM)
     figure = Figure(figsize=(12 if timed else 7, height), dpi=130, layout="constrained")
@@ -113,14 +112,16 @@ def _draw_ratios(axes: Axes, lines: Lines, looks: dict[str, Look]) -> None:
 def _draw_savings(axes: Axes, lines: Lines, looks: dict[str, Look]) -> None:
     for name, rows in lines.items():
         axes.errorbar(
-            [0.0, *(_saved_ms(row)[0] for row in rows)], [0.0, *(_change(row)[0] for row in rows)],
-            xerr=_whiskers([_saved_ms(row) for row in rows]), fmt=looks[name][1], markersize=3,
+            [0.0, *(_saved(row)[0] for row in rows)], [0.0, *(_change(row)[0] for row in rows)],
+            xerr=_whiskers([_saved(row) for row in rows]), fmt=looks[name][1], markersize=3,
             linewidth=1.2, elinewidth=0.6, color=looks[name][0],
         )  # fmt: skip
     axes.axhline(0, color="#bbbbbb", linewidth=0.8, zorder=0)
     axes.axvline(0, color="#bbbbbb", linewidth=0.8, zorder=0)
-    axes.set_xlabel("p50 saved, ms")
-    ends = {n: (_saved_ms(rows[-1])[0], _change(rows[-1])[0]) for n, rows in lines.items()}
+    quantity = next(iter(lines.values()))[0].quantity
+    counted = "" if quantity is TIME else f" {quantity.noun}"
+    axes.set_xlabel(f"p50{counted} saved, {quantity.unit}")
+    ends = {n: (_saved(rows[-1])[0], _change(rows[-1])[0]) for n, rows in lines.items()}
     _label(axes, ends, looks)
 
 
@@ -157,12 +158,10 @@ def _change(row: SensitivityRow) -> Triple:
     return value, low, high
 
 
-def _saved_ms(row: SensitivityRow) -> Triple:
-    value, low, high = row.saved_s, row.saved_lo_s, row.saved_hi_s
-    assert value is not None  # a timing has its interval
-    assert low is not None
-    assert high is not None
-    return value * 1e3, low * 1e3, high * 1e3
+def _saved(row: SensitivityRow) -> Triple:
+    assert row.saved is not None  # only rows that were measured are drawn
+    value, low, high = map(row.quantity.scaled, row.saved)
+    return value, low, high
 
 
 def _whiskers(triples: Sequence[Triple]) -> list[list[float]]:

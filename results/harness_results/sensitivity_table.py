@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from harness.atomic import write_atomic
 from harness.errors import ConfigError
-from harness.measurement.flags import is_blocked
+from harness.measurement.flags import faults
+from harness.quantity import INSTRUCTIONS, TIME
 from harness_results.csvfile import read_csv, to_csv
 from harness_results.files import disk_errors
 from harness_results.sensitivity_cells import read_cell, row_fault
@@ -16,6 +17,8 @@ from harness_results.store import StudyFolder
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
+
+    from harness.quantity import Quantity
 
 FILE, PICTURE = "sensitivity.csv", "sensitivity.png"
 _REMEDY = "`harness sensitivity` makes such a table; a corrupt one is made anew once it is deleted."
@@ -73,6 +76,9 @@ class SensitivityRow:
         dense_s: The dense network's p50 beside this one, seconds; None where nothing was timed.
         saved_s: By how much this one's p50 is shorter, seconds, with its 95 % interval `saved_lo_s`
             to `saved_hi_s`.
+        dense_instructions: The same in instructions, where the target is emulated: in place of
+            `dense_s`; likewise `saved_instructions`, `saved_lo_instructions` and
+            `saved_hi_instructions`.
         target: On which it was timed; None where nothing was.
         fingerprint: Of that machine, its runtime and the target's options.
         params_saved: Parameters fewer than in the dense network.
@@ -99,6 +105,10 @@ class SensitivityRow:
     saved_s: float | None = None
     saved_lo_s: float | None = None
     saved_hi_s: float | None = None
+    dense_instructions: float | None = None
+    saved_instructions: float | None = None
+    saved_lo_instructions: float | None = None
+    saved_hi_instructions: float | None = None
     target: str | None = None
     fingerprint: str | None = None
     params_saved: int | None = None
@@ -112,24 +122,61 @@ class SensitivityRow:
         return self.kind, self.name, self.kept
 
     @property
-    def cost_per_s(self) -> float | None:
-        """Rise of the loss per second saved; None where that is unknown or nothing was saved."""
-        if self.val_loss_change is None or self.saved_s is None or self.saved_s <= 0:
+    def quantity(self) -> Quantity:
+        """What it was measured in, where it was."""
+        return TIME if self.dense_instructions is None else INSTRUCTIONS
+
+    @property
+    def dense(self) -> float | None:
+        """The dense network's p50 beside this one, in seconds or instructions."""
+        return self.dense_s if self.quantity is TIME else self.dense_instructions
+
+    @property
+    def saved(self) -> tuple[float, float, float] | None:
+        """By how much this one's p50 is less, in seconds or instructions, with its interval."""
+        value, low, high = (getattr(self, name) for name in saved_names(self.quantity))
+        return None if value is None else (value, low, high)
+
+    @property
+    def cost(self) -> float | None:
+        """Rise of the loss per second or instruction saved; None where nothing was, or unknown."""
+        if self.val_loss_change is None or self.saved is None or self.saved[0] <= 0:
             return None
-        return self.val_loss_change / self.saved_s
+        return self.val_loss_change / self.saved[0]
+
+
+def saved_names(quantity: Quantity) -> tuple[str, str, str]:
+    """Return the fields of what is saved, in a quantity: the value and its interval's ends."""
+    return quantity.key("saved"), quantity.key("saved_lo"), quantity.key("saved_hi")
+
+
+def measured_fields(
+    quantity: Quantity, dense: float, ratio: tuple[float, float, float]
+) -> dict[str, float]:
+    """Return a row's fields from a measurement: saved = dense * (1 - ratio of the p50s).
+
+    Args:
+        quantity: What was measured.
+        dense: The dense network's p50.
+        ratio: To it, with its interval.
+    """
+    value, low, high = ratio
+    saved = (dense * (1 - value), dense * (1 - high), dense * (1 - low))
+    fields = dict(zip(saved_names(quantity), saved, strict=True))
+    return {quantity.key("dense"): dense, **fields}
 
 
 def untimed(row: SensitivityRow) -> SensitivityRow:
-    """Return a row without its time, and without the flags that say of the time."""
-    return replace(
-        row, dense_s=None, saved_s=None, saved_lo_s=None, saved_hi_s=None, target=None,
-        fingerprint=None, flags=(),
-    )  # fmt: skip
+    """Return a row without what was measured on a target, and without the flags of that."""
+    names = [quantity.key("dense") for quantity in (TIME, INSTRUCTIONS)]
+    names += [name for quantity in (TIME, INSTRUCTIONS) for name in saved_names(quantity)]
+    nothing: dict[str, Any] = dict.fromkeys((*names, "target", "fingerprint"))
+    return replace(row, **nothing, flags=())
 
 
 def has_time(row: SensitivityRow) -> bool:
-    """Whether a row has a time, and no flag that would keep it from being ranked."""
-    return row.saved_s is not None and not is_blocked(row.flags)
+    """Whether a row has a time, or instructions, and no flag that says not to trust it."""
+    return row.saved is not None and not faults(row.flags)
 
 
 COLUMNS = tuple(field.name for field in fields(SensitivityRow))

@@ -102,8 +102,8 @@ class StudyFolder:
         arrays: dict[str, Any] = {}
         for name, taken in samples.items():
             for process, sample in enumerate(taken):
-                for key in ("wall_ns", "cpu_ns", "nivcsw", "sitting"):
-                    arrays[f"{name}.{process}.{key}"] = getattr(sample, key)
+                for key, values in sample.arrays().items():
+                    arrays[f"{name}.{process}.{key}"] = values
         if arrays:
             buffer = io.BytesIO()
             np.savez_compressed(buffer, **arrays)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from harness.atomic import write_atomic
 from harness_results.csvfile import to_csv
+from harness_results.figures import COUNT_COLUMNS, count_cells, time_cells
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -15,9 +16,9 @@ if TYPE_CHECKING:
 
 COLUMNS = (
     "trial", "run_id", "role", "status", "reason", "feasible", "budget", "statistic", "latency_ms",
-    "latency_lo_ms", "latency_hi_ms", "ratio_ref", "ratio_lo", "ratio_hi", "val_acc", "val_loss",
-    "parity_err", "macs", "params", "size_bytes", "criterion", "temperature", "kd_weight",
-    "precision", "blocks", "seconds", "flags", "date_utc",
+    "latency_lo_ms", "latency_hi_ms", "ratio_ref", "ratio_lo", "ratio_hi", *COUNT_COLUMNS,
+    "val_acc", "val_loss", "parity_err", "macs", "params", "size_bytes", "criterion", "temperature",
+    "kd_weight", "precision", "blocks", "seconds", "flags", "date_utc",
 )  # fmt: skip
 """After these come `width.GROUP` and `ratio.GROUP`, realised, for every prunable group."""
 
@@ -32,10 +33,8 @@ def write_trials(folder: StudyFolder, records: Sequence[RunRecord]) -> None:
 
 def _row(record: RunRecord) -> dict[str, Any]:
     figures, statistic = record.figures() or {}, record.budget["statistic"]
-    latency = figures.get(f"{statistic}_s") or [None] * 3
     ratio = figures.get(f"ratio_{statistic}") or [None] * 3
     validation = record.scores.get("validation", {})
-    milli = [None if value is None else value * 1e3 for value in latency]
     return {
         "trial": record.index,
         "run_id": record.run_id,
@@ -45,12 +44,11 @@ def _row(record: RunRecord) -> dict[str, Any]:
         "feasible": record.feasible,
         "budget": record.budget["text"],
         "statistic": statistic,
-        "latency_ms": milli[0],
-        "latency_lo_ms": milli[1],
-        "latency_hi_ms": milli[2],
+        **time_cells(record),
         "ratio_ref": ratio[0],
         "ratio_lo": ratio[1],
         "ratio_hi": ratio[2],
+        **count_cells(record),
         "val_acc": validation.get("value"),
         "val_loss": validation.get("loss"),
         "parity_err": None if record.parity is None else record.parity["max_error"],

@@ -5,6 +5,8 @@ from __future__ import annotations
 import statistics
 from typing import TYPE_CHECKING
 
+from harness.measurement.plans import COUNT_FINAL
+from harness.quantity import INSTRUCTIONS
 from harness_search.proposals import controls
 from harness_search.reduction import epochs_on_all
 
@@ -98,8 +100,11 @@ def exploring_s(bench: Workbench, rest_s: float) -> float:
 def finals_s(bench: Workbench, budgets: int) -> float:
     """Return what the final measurements will take, seconds: 7 processes of all models a budget.
 
-    These are dense, controls and winner. Before them each is started alone three times.
+    These are dense, controls and winner. Before them each is started alone three times. Counting
+    instructions takes three processes, and no starts.
     """
     models = 2 + len(controls(bench.settings))
-    per_model = 0.25 + 30 * max(0.01, 3 * bench.dense_s["p50"])
+    if bench.target.quantity is INSTRUCTIONS:  # by the probe of the floors: what calls take varies
+        return budgets * COUNT_FINAL.processes[0] * models * bench.probe_s
+    per_model = 0.25 + 30 * max(0.01, 3 * bench.dense_figures["p50"])
     return budgets * (models * 3 * 0.4 + 7 * (0.6 + models * per_model))

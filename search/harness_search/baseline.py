@@ -11,6 +11,7 @@ from harness.compression.quantisation.precision import FP32
 from harness.errors import ExportError
 from harness.models.saving import save_weights
 from harness.units import format_metric, format_metric_range, metric_words
+from harness_search.optuna_study import judged
 from harness_search.stopwatch import Stopwatch
 from harness_search.teacher import train_or_load
 
@@ -35,7 +36,7 @@ def dense_suffices(bench: Workbench, record: RunRecord, budget: Budget) -> bool:
         return False
     if budget.kind == "share":
         return budget.value >= 1.0
-    high: float = record.latency["dense"][f"{budget.statistic}_s"][2]
+    high: float = judged(record.latency["dense"], asdict(budget))[2]
     return high <= 0.95 * budget.value
 
 

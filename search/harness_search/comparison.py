@@ -10,8 +10,8 @@ from harness.compression.quantisation.precision import FP32
 from harness.compression.sparsity.masks import nonzeros
 from harness.export import OPSET
 from harness.measurement.compare import AS_FAST
-from harness.measurement.flags import is_blocked
-from harness.measurement.rounds import FINAL
+from harness.measurement.flags import faults
+from harness.measurement.plans import final_plan
 from harness.provenance import now_utc
 from harness_results.compression_report import SCHEMA, Report, hash_of
 from harness_results.record import latency_figures
@@ -112,11 +112,12 @@ def _kept(folder: CompressionFolder, name: str, side: dict[str, Any]) -> OnnxMod
 
 def _timed(tools: Tools, after: OnnxModel) -> dict[str, Measurement]:
     """Time both files in fresh processes; once more where that was disturbed."""
-    tools.progress.phase("timing before and after together, in fresh processes")
-    measured = tools.timed({"after": after}, AS_FAST, FINAL)
-    if any(is_blocked(one.flags) for one in measured.values()):
-        tools.progress.phase("timing both once more: the first time was disturbed")
-        measured = tools.timed({"after": after}, AS_FAST, FINAL)
+    doing = tools.target.quantity.doing
+    tools.progress.phase(f"{doing} both files together, before and after, in fresh processes")
+    measured = tools.timed({"after": after}, AS_FAST, final_plan(tools.target))
+    if any(faults(one.flags) for one in measured.values()):
+        tools.progress.phase(f"{doing} both once more: the first time was disturbed")
+        measured = tools.timed({"after": after}, AS_FAST, final_plan(tools.target))
     return measured
 
 

@@ -12,7 +12,7 @@ from optuna.exceptions import StorageInternalError
 
 from harness.compression.pruning.importance import applicable_criteria
 from harness.errors import ConfigError, ResultsError
-from harness.measurement.flags import is_blocked
+from harness.measurement.flags import faults
 from harness.training import torch_kept
 from harness_backends.registry import open_backend
 from harness_results import leaderboard
@@ -102,9 +102,12 @@ class SearchResult:
 
     @property
     def exit_code(self) -> int:
-        """0 a feasible model was found; 1 none was; 3 it was, but the measurement is flagged."""
+        """0 a feasible model was found; 1 none was; 3 it was, but its measurement can't be trusted.
+
+        Instructions counted on an emulated CPU can be: the winner is the winner of these.
+        """
         winners = [result.winner for result in self.budgets if result.winner is not None]
-        if any(not is_blocked(record.flags) for record in winners):
+        if any(not faults(record.flags) for record in winners):
             return 0
         done = [record for record in self.trials if record.status != "failed"]
         return 3 if winners or (self.trials and not done) else 1

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 from harness.budget import Decision
 from harness.candidate import Candidate, OnnxModel
 from harness.errors import CandidateFailed
-from harness.measurement.flags import is_blocked
-from harness.measurement.rounds import FINAL
+from harness.measurement.flags import faults
+from harness.measurement.plans import final_plan
 from harness.provenance import now_utc
 from harness_results.record import latency_figures, make_record
 from harness_search.optuna_study import judged
@@ -73,7 +73,7 @@ def run_finals(
     for chosen in choices[: 1 + _RUNNERS_UP]:
         candidate = Finalist("winner", chosen, trained_model(bench, chosen))
         controls = final.measure(dense, controls, candidate)
-        if final.has(candidate) and is_blocked(final.of(candidate).flags):
+        if final.has(candidate) and faults(final.of(candidate).flags):
             controls = final.measure(dense, controls, candidate)  # disturbed: once more
         if final.has(candidate) and final.feasible(candidate):
             winners = [candidate]
@@ -96,7 +96,7 @@ def ranked_candidates(
         r
         for r in records
         if r.status == "complete"
-        and not is_blocked(r.flags)
+        and not faults(r.flags)
         and judged(r.latency["retimed"], r.budget | asdict(budget))[2] <= budget.value
         and (bench.settings.max_size_bytes or r.model["size_bytes"]) >= r.model["size_bytes"]
         and is_within_drop(bench, r)
@@ -156,13 +156,14 @@ class _Final:
         """
         trials = [*controls, *([candidate] if candidate is not None else [])]
         out: list[Finalist] = []
+        plan = final_plan(self.bench.target)
         while True:
             text = f"final measurement of {1 + len(trials)} models, fresh processes"
             self.bench.progress.phase(text)
             try:
                 with self.watch.phase("timing"):
                     models = {_name(f): f.model for f in trials}
-                    self.measured = self.bench.timed(models, self.budget, FINAL)
+                    self.measured = self.bench.timed(models, self.budget, plan)
                 for control in out:
                     self.write(replace(control, role="rejected"))
                 return [one for one in trials if one is not candidate]
@@ -225,11 +226,10 @@ class _Final:
                 told["precision"], tuple(told["blocks"]),
             )  # fmt: skip
         own = trial.model["weights"] if trial else "models/dense.safetensors"
-        dense_s = self.measured["dense"].stats.latency(budget.statistic).value
-        limit_s = budget.value if budget.kind == "time" else budget.value * dense_s
+        limit = budget.limit(self.measured["dense"].stats.figure(budget.statistic).value)
         if measurement is not None:
             flags |= set(measurement.flags)
-            figures = {"final": latency_figures(measurement, limit_s)}
+            figures = {"final": latency_figures(measurement, limit)}
             states = measurement.environment
         reason = self.failures.get(_name(finalist)) if measurement is None else None
         scores = {"validation": trial.scores["validation"] if trial else bench.dense_validation}

@@ -13,6 +13,7 @@ from harness.candidate import Candidate
 from harness.compression.pruning.prune import last_channels
 from harness.compression.quantisation.precision import FP32, PROBE_CALIBRATION, Precision
 from harness.errors import CandidateFailed, ExportError
+from harness.measurement.plans import probe_plan
 from harness.provenance import now_utc
 from harness_results.record import latency_figures, make_record
 from harness_search.recording import common_fields, environment, search_fields
@@ -48,7 +49,8 @@ def measure_floors(bench: Workbench) -> list[RunRecord]:
         ExportError: If it can be exported in none, or not in float32 where that is asked for.
         CandidateFailed: If the runtime fails on the dense float32 network, or on its floor.
     """
-    bench.progress.phase("timing the dense model and the floor, the smallest network")
+    doing = bench.target.quantity.doing
+    bench.progress.phase(f"{doing} the dense model and the floor, the smallest network")
     watch = Stopwatch()
     failed: dict[str, str] = {}
     base = bench.base(bench.space.blocks)
@@ -98,7 +100,7 @@ def _timed(
         models = {f"{name} floor": one.floor for name, one in known.items()}
         models |= {f"{name} dense": one.dense for name, one in known.items() if one.dense}
         try:
-            return bench.timed(models, bench.settings.budgets[0])
+            return bench.timed(models, bench.settings.budgets[0], probe_plan(bench.target))
         except CandidateFailed as exc:
             name = exc.subject.split()[0]
             if name not in known or name == FP32.name or len(known) == 1:

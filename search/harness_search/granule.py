@@ -12,6 +12,7 @@ from harness.measurement.granule import (
     probe_granule,
     save_granule,
 )
+from harness.quantity import INSTRUCTIONS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -35,7 +36,8 @@ def find_granule(
     """Return the granule of a target.
 
     The target's own setting comes first, then what the work was begun with, then what a probe on
-    the same fingerprint found before; else it is probed now, in a few seconds, and remembered.
+    the same fingerprint found before; else it is probed now, in a few seconds, and remembered. On
+    an emulated CPU there is nothing to probe.
 
     Args:
         backend: Of the target.
@@ -49,6 +51,12 @@ def find_granule(
         return target.granule
     if begun is not None:
         return begun
+    if target.quantity is INSTRUCTIONS:
+        progress.note(
+            f"granule: {FALLBACK} channels, since instruction counts don't show which widths a "
+            "CPU rewards; `--set granule=N` sets it"
+        )
+        return FALLBACK
     key = granule_key(target, facts)
     probe = load_granule(key)
     if probe is None or probe.granule is None:

@@ -102,7 +102,7 @@ def _run(bench: Workbench, budget: Budget, leg: Leg, source: RunRecord) -> RunRe
     told = source.candidate
     base = bench.base(told["blocks"])
     widths = {name: told["widths"][name] for name in base.space.dense}
-    share = budget.as_share(bench.dense_s[budget.statistic])
+    share = budget.as_share(bench.dense_figures[budget.statistic])
     proposal = Proposal(leg.index, LONGER, budget, share, base, [widths], told, None)
     return run_longer(bench, proposal, source, leg.epochs)
 

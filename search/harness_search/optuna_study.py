@@ -17,6 +17,7 @@ from optuna.trial import TrialState
 from sqlalchemy.exc import DatabaseError
 
 from harness.errors import ResultsError
+from harness.quantity import INSTRUCTIONS, TIME
 from harness_search.tools import derived_seed
 
 if TYPE_CHECKING:
@@ -148,8 +149,12 @@ def constraints(record: RunRecord) -> dict[str, float]:
 
 def judged(figures: dict[str, Any], budget: dict[str, Any]) -> list[float]:
     """Return `[value, low, high]` of what a budget bounds, from a record's figures."""
-    kind = "ratio_{}" if budget["kind"] == "share" else "{}_s"
-    triple: list[float] = figures[kind.format(budget["statistic"])]
+    keys = {
+        "share": "ratio_{}",
+        TIME.name: TIME.key("{}"),
+        INSTRUCTIONS.name: INSTRUCTIONS.key("{}"),
+    }
+    triple: list[float] = figures[keys[budget["kind"]].format(budget["statistic"])]
     return triple
 
 

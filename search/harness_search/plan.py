@@ -18,7 +18,7 @@ from harness_search.depth import judging_s
 from harness_search.engine import set_up
 from harness_search.floors import measure_floors
 from harness_search.ladder import highest_within, scaled_ladder
-from harness_search.reach import space_within, take_floors
+from harness_search.reach import models_timed, space_within, take_floors
 from harness_search.teacher import cached_teacher
 
 if TYPE_CHECKING:
@@ -108,7 +108,7 @@ def plan(settings: Settings, task: Task, progress: Progress) -> Plan:
 def _costs(bench: Workbench, floors: Sequence[RunRecord], setting_up: float) -> dict[str, float]:
     recipe, n = bench.task.recipe, len(bench.task.data.train)
     per_sample = _seconds_per_sample(bench)
-    spent, models = floors[0].timings_s, 1 + sum(1 + ("whole" in r.latency) for r in floors)
+    spent, models = floors[0].timings_s, models_timed(floors)
     timing = 2 * spent["timing"] / models  # of a candidate beside the dense network
     export = spent["export"] / (models - 1)
     share = _typical_share(bench)
@@ -150,7 +150,7 @@ def _typical_share(bench: Workbench) -> float:
     budget = bench.settings.budgets[-1]
     ladder = scaled_ladder(bench.space, dict.fromkeys(bench.space.dense, 1.0))
     predicted = [model.predict(bench.graph.macs(widths)) for widths in ladder]
-    limit = budget.as_share(bench.dense_s[budget.statistic])
+    limit = budget.as_share(bench.dense_figures[budget.statistic])
     rung = highest_within(predicted, limit, 0, len(ladder) - 1) or 0
     dense = sum(bench.graph.macs(bench.space.dense).values())
     return sum(bench.graph.macs(ladder[rung]).values()) / dense

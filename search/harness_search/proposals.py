@@ -67,7 +67,7 @@ def propose(
     Budgets take turns; each begins with its controls.
     """
     turn, budget = index // len(budgets), budgets[index % len(budgets)]
-    share = budget.as_share(bench.dense_s[budget.statistic])
+    share = budget.as_share(bench.dense_figures[budget.statistic])
     space = bench.spaces[budget.text]
     known = warm_starts(bench.settings, space)
     if turn < len(known):

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING
 
 from harness.compression.quantisation.precision import FP32
 from harness.errors import ConfigError
+from harness.quantity import TIME
 from harness_search.bases import layers_by_block
 from harness_search.latency_model import LatencyModel
+from harness_search.optuna_study import judged
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
@@ -46,7 +48,9 @@ def take_floors(
     first = next(iter(timed.values()))
     dense, statistic = first.latency["dense"], first.budget["statistic"]
     # A slow model is called too seldom for a p90, unless that is what the budget bounds.
-    bench.dense_s = {s: dense[f"{s}_s"][0] for s in ("p50", "p90") if dense[f"{s}_s"] is not None}
+    known = {name: first.quantity.of(dense, name) for name in ("p50", "p90")}
+    bench.dense_figures = {name: triple[0] for name, triple in known.items() if triple is not None}
+    bench.probe_s = first.timings_s["timing"] / models_timed(floors)
     shares = {name: _shares(record, statistic) for name, record in timed.items()}
     sized = bench.settings.max_size_bytes is not None
     kept = [n for n in timed if sized or n in used or _pays(shares[n], shares.get(FP32.name))]
@@ -58,6 +62,12 @@ def take_floors(
     bench.floor_shares = {name: shares[name][1][0] for name in kept}
     bench.floor_bytes = {name: timed[name].model["size_bytes"] for name in kept}
     return [timed[name] for name in kept]
+
+
+def models_timed(floors: Sequence[RunRecord]) -> int:
+    """Return how many models were measured together for the floors, the dense one included."""
+    timed = (record for record in floors if record.status == "complete")
+    return 1 + sum(1 + ("whole" in record.latency) for record in timed)
 
 
 def _model(bench: Workbench, whole: Share, floor: Share) -> LatencyModel:
@@ -96,9 +106,11 @@ def _tell_slow(
     bench: Workbench, name: str, shares: Mapping[str, tuple[Share, Share]], statistic: str
 ) -> None:
     whole, floor = shares[name]
+    timed = bench.target.quantity is TIME
+    no_less = "is no faster" if timed else "executes no fewer instructions"
     _tell(
         bench,
-        f"{name} is left out of the search: it is no faster than fp32 here. Shares of the dense "
+        f"{name} is left out of the search: it {no_less} than fp32 here. Shares of the dense "
         f"fp32 network's {statistic}: the dense network in {name} {_shown(whole)}, the floor in "
         f"{name} {_shown(floor)}, in fp32 {_shown(shares[FP32.name][1])}",
     )
@@ -120,8 +132,7 @@ def fastest(floors: Sequence[RunRecord]) -> RunRecord:
 
 def allows(floor: RunRecord, budget: Budget, max_size_bytes: int | None) -> bool:
     """Whether a floor is not clearly over a budget (its lower bound is within), nor too large."""
-    kind = "ratio_{}" if budget.kind == "share" else "{}_s"
-    low: float = floor.latency["probe"][kind.format(budget.statistic)][1]
+    low: float = judged(floor.latency["probe"], asdict(budget))[1]
     return low <= budget.value and (
         max_size_bytes is None or floor.model["size_bytes"] <= max_size_bytes
     )

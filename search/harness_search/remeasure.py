@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from harness.budget import Budget, Decision
 from harness.compression.quantisation.precision import PROBE_CALIBRATION, Precision
 from harness.errors import CandidateFailed, ExportError
+from harness.measurement.plans import probe_plan
 from harness.provenance import now_utc
 from harness_results.record import latency_figures, make_record
 from harness_search.finals import trained_model
@@ -59,7 +60,8 @@ def _stale(records: Sequence[RunRecord]) -> list[RunRecord]:
 
 
 def _timed_again(bench: Workbench, record: RunRecord) -> RunRecord:
-    bench.progress.phase(f"trial {record.index}: timing again on this setup")
+    doing = bench.target.quantity.doing
+    bench.progress.phase(f"trial {record.index}: {doing} its network again on this setup")
     if record.status == "complete":
         model = trained_model(bench, record)
     else:  # never trained: latency depends on the architecture alone, so build that again
@@ -68,7 +70,7 @@ def _timed_again(bench: Workbench, record: RunRecord) -> RunRecord:
         precision = Precision(record.candidate["precision"], PROBE_CALIBRATION)
         model = bench.export(smaller, bench.model_path("probe.onnx"), precision)
     budget = Budget(**record.budget)
-    measured = bench.timed({"candidate": model}, budget)
+    measured = bench.timed({"candidate": model}, budget, probe_plan(bench.target))
     within = budget.decide(measured["candidate"].stats) is Decision.FEASIBLE
     phase = "retimed" if record.status == "complete" else "probe"
     widths, share = record.candidate["widths"], share_of_dense(measured, "candidate", budget)

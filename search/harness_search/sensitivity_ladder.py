@@ -110,7 +110,7 @@ def seed_notes(
     """
     here = timed_here(rows, fingerprint)
     missing = [name for name in _free(space) if name not in _timed(here)]
-    if not missing or all(row.saved_s is None for row in rows):
+    if not missing or all(row.saved is None for row in rows):
         return ()
     elsewhere = {f"{r.target} ({r.fingerprint})" for r in rows if r.fingerprint is not None}
     elsewhere -= {f"{r.target} ({r.fingerprint})" for r in here}
@@ -183,7 +183,7 @@ def _steps(
 
 
 def _time_saved(row: SensitivityRow) -> float | None:
-    return row.saved_s if has_time(row) else None
+    return row.saved[0] if row.saved is not None and has_time(row) else None
 
 
 def _curve(

@@ -19,9 +19,11 @@ from harness.errors import (
     TaskError,
 )
 from harness.export import layer_macs
+from harness.measurement.plans import probe_plan
 from harness.models.finals import finished
+from harness.quantity import INSTRUCTIONS, TIME
 from harness.training import predict
-from harness_results.sensitivity_table import SensitivityRow, has_time
+from harness_results.sensitivity_table import SensitivityRow, has_time, measured_fields
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from harness.data.split import Split
+    from harness.quantity import Quantity
     from harness.tasks.objective import Arrays
     from harness_search.cuts import Cut
     from harness_search.workbench import Workbench
@@ -37,6 +40,9 @@ _AS_DENSE = Budget("share", 1.0, "p50", "100%")
 """A pair is timed until it is known which of the two is faster, or its plan ends."""
 _ALL_S = 120.0
 """All cuts are timed where that takes no longer, else the middle one of each group."""
+_EMULATOR_START_S, _EMULATED_PER_S = 4.0, 2e8
+"""What an emulator takes to load a runtime, and how many instructions a second it executes: the
+order of magnitude."""
 
 
 class Measurer:
@@ -106,16 +112,16 @@ class Measurer:
         }  # fmt: skip
 
     def _timed(self, network: nn.Module) -> dict[str, Any]:
-        """Time a network beside the dense one: saved = dense p50 * (1 - ratio of the p50s)."""
+        """Measure a network beside the dense one on the target."""
         bench = self._bench
         with bench.lock.shared():
             model = bench.export(network, bench.model_path("probe.onnx"))
-        measured = bench.timed({"candidate": model}, _AS_DENSE)
-        dense_s = measured["dense"].stats.p50.value
-        ratio = measured["candidate"].stats.ratio("p50")
+        measured = bench.timed({"candidate": model}, _AS_DENSE, probe_plan(bench.target))
+        dense, ratio = measured["dense"].stats, measured["candidate"].stats.ratio("p50")
         return {
-            "dense_s": dense_s, "saved_s": dense_s * (1 - ratio.value),
-            "saved_lo_s": dense_s * (1 - ratio.hi), "saved_hi_s": dense_s * (1 - ratio.lo),
+            **measured_fields(
+                dense.quantity, dense.p50.value, (ratio.value, ratio.lo, ratio.hi)
+            ),
             "target": bench.target.name, "fingerprint": bench.provenance["fingerprint"],
             "flags": measured["candidate"].flags,
         }  # fmt: skip
@@ -158,15 +164,19 @@ def lacks(row: SensitivityRow, timed: bool) -> bool:
 
 
 def affords_all(pairs: int, rows: Iterable[SensitivityRow]) -> bool:
-    """Whether timing so many pairs takes two minutes at most, by the dense latency in some rows."""
-    seen = [row.dense_s for row in rows if row.dense_s is not None]
-    return bool(seen) and pairs * pair_cost_s(statistics.median(seen)) <= _ALL_S
+    """Whether measuring so many pairs takes two minutes at most, by the dense p50 in some rows."""
+    seen = [row for row in rows if row.dense is not None]
+    costs = [pair_cost_s(row.dense or 0.0, row.quantity) for row in seen]
+    return bool(costs) and pairs * statistics.median(costs) <= _ALL_S
 
 
-def pair_cost_s(dense_s: float) -> float:
+def pair_cost_s(dense: float, quantity: Quantity = TIME) -> float:
     """Return what timing a pair takes, seconds: a process, and two models' warm-up and sittings.
 
     About ten rounds of warm-up and twelve sittings of three rounds, a round being ten milliseconds
-    or three calls of each model.
+    or three calls of each model. Where instructions are counted: a process of an emulator, and
+    three sittings of a fresh session, its first call and five more of each model.
     """
-    return 0.6 + 2 * (0.25 + (10 + 12 * 3) * max(0.01, 3 * dense_s))
+    if quantity is INSTRUCTIONS:
+        return _EMULATOR_START_S + 2 * 3 * (1 + 1 + 5) * dense / _EMULATED_PER_S
+    return 0.6 + 2 * (0.25 + (10 + 12 * 3) * max(0.01, 3 * dense))

@@ -15,6 +15,7 @@ from harness.compression.quantisation.precision import PROBE_CALIBRATION, Precis
 from harness.compression.steps.kept import network_identity
 from harness.errors import BackendError, ExportError, MeasurementError, TaskError
 from harness.manner import find_manner
+from harness.measurement.plans import probe_plan
 from harness.models.saving import save_weights
 from harness.provenance import now_utc
 from harness.training import SoftTargets, fit
@@ -233,9 +234,10 @@ class _Life:
     def time_again(self, exported: OnnxModel) -> bool:
         """Time the trained file; what ships is what is measured."""
         bench, budget = self.bench, self.proposal.budget
-        bench.progress.phase(f"trial {self.proposal.index}: timing the trained network")
+        doing = bench.target.quantity.doing
+        bench.progress.phase(f"trial {self.proposal.index}: {doing} the trained network")
         with self.watch.phase("timing"):
-            measured = bench.timed({"candidate": exported}, budget)
+            measured = bench.timed({"candidate": exported}, budget, probe_plan(bench.target))
         self.samples.update(samples_of("retimed", measured, "candidate"))
         self._keep("retimed", measured["candidate"])
         decision = budget.decide(measured["candidate"].stats)
@@ -270,7 +272,10 @@ class _Life:
 
     def _probe(self, widths: Widths) -> Probe:
         bench, budget = self.bench, self.proposal.budget
-        bench.progress.phase(f"trial {self.proposal.index}: timing untrained, before any training")
+        doing = bench.target.quantity.doing
+        bench.progress.phase(
+            f"trial {self.proposal.index}: {doing} the untrained network, before any training"
+        )
         smaller = self._pruned(widths)
         with self.watch.phase("export"), bench.lock.shared():
             precision = Precision(self.precision, PROBE_CALIBRATION)
@@ -279,7 +284,7 @@ class _Life:
             share = bench.latency_models[self.precision].predict(self.base.graph.macs(widths))
             return Probe(widths, self.history, model, None, share, within=False)
         with self.watch.phase("timing"):
-            measured = bench.timed({"candidate": model}, budget)
+            measured = bench.timed({"candidate": model}, budget, probe_plan(bench.target))
         stats = measured["candidate"].stats
         self.samples.update(samples_of(f"probe{len(self.probes)}", measured, "candidate"))
         share, limit = share_of_dense(measured, "candidate", budget), self.proposal.limit
@@ -323,7 +328,8 @@ def _beyond_limits(bench: Workbench, probe: Probe, limit: float | None) -> tuple
     if probe.measured is None:
         allowed = bench.settings.max_size_bytes
         return "over_size", f"{probe.model.size_bytes} bytes, {allowed} allowed", False
-    reason = f"{probe.share:.3f} of the dense latency before training"
+    noun = bench.target.quantity.noun
+    reason = f"{probe.share:.3f} of the dense {noun} before training"
     if limit is not None:
-        reason += f"; the fastest within the loss takes {limit:.3f}"
+        reason += f"; the best within the loss takes {limit:.3f}"
     return "over_budget", reason, False

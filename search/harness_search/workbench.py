@@ -40,8 +40,9 @@ class Workbench(Tools):
         spent_s: Seconds that earlier sessions of the study took.
         notes: What a user should know of model and data.
         latency_models: By precision, fitted from the floors on.
-        dense_s: The dense model's latency by statistic, seconds.
-        floor_shares: By precision, the floor's latency as a share of that.
+        dense_figures: The dense model's figures by statistic, seconds or instructions.
+        probe_s: Where instructions are counted, wall seconds that a model's share of a probe takes.
+        floor_shares: By precision, the floor's figure as a share of the dense model's.
         floor_bytes: By precision, the size of the floor's file.
         dense_parity: The dense network against its file, as in a record.
         dense_validation: The dense export's score on the validation split.
@@ -59,7 +60,8 @@ class Workbench(Tools):
     spent_s: float = 0.0
     spaces: dict[str, SearchSpace] = field(default_factory=dict)
     latency_models: dict[str, LatencyModel] = field(default_factory=dict)
-    dense_s: dict[str, float] = field(default_factory=dict)
+    dense_figures: dict[str, float] = field(default_factory=dict)
+    probe_s: float = 0.0
     floor_shares: dict[str, float] = field(default_factory=dict)
     floor_bytes: dict[str, int] = field(default_factory=dict)
     dense_validation: dict[str, Any] = field(default_factory=dict)
@@ -85,7 +87,7 @@ class Workbench(Tools):
         return self.bases[key]
 
     def predict(self, base: Base, widths: Mapping[str, int], precision: str) -> float:
-        """Return a network's latency by the model, as a share of the dense one's.
+        """Return a network's figure by the latency model, as a share of the dense one's.
 
         Infinite where its file should be larger than `--max-size`.
         """

@@ -36,7 +36,7 @@ from harness_search.settings import Settings
 
 BOUNDARIES = {
     "teacher": "training the dense model",
-    "probe": "trial 0: timing untrained",
+    "probe": "trial 0: timing the untrained network",
     "training": "trial 0: distilling",
     "export": "trial 0: scoring the exported file",
     "record": "recorded 0",

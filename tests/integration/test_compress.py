@@ -174,7 +174,7 @@ def test_both_are_timed_again_and_nothing_else(done: Done, tmp_path: Path) -> No
     here = copied(done, tmp_path)
     ended = run_compress(tmp_path, *PIPELINE, "--remeasure")
     assert ended.returncode == 0, ended.stderr
-    assert "timing before and after" in ended.stderr
+    assert "timing both files together, before and after" in ended.stderr
     assert "scoring" not in ended.stderr
     assert "finished before" not in ended.stderr
     fresh, known = report(tmp_path), report(done[0])

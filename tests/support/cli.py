@@ -19,7 +19,15 @@ from harness.tasks import TASKS
 from harness_backends.registry import BACKENDS
 from harness_backends.testing.fake import FakeBackend
 
-TARGETS_TOML = '[fake]\nbackend = "fake"\ngranule = 4\n'
+TARGETS_TOML = """\
+[fake]
+backend = "fake"
+granule = 4
+[emulated]
+backend = "fake"
+granule = 4
+emulated_cpu = "cortex-a76"
+"""
 
 
 def register() -> None:

@@ -29,7 +29,8 @@ def report(**given: Any) -> Report:
     values: dict[str, Any] = {
         "schema": SCHEMA, "run": "r", "date_utc": "2026-01-01T00:00:00Z",
         "task": {"name": "t", "metric": "accuracy"},
-        "target": {"name": "cpu", "backend": "x", "backend_version": "1", "threads": 1, "batch": 1},
+        "target": {"name": "cpu", "backend": "x", "backend_version": "1", "threads": 1, "batch": 1,
+                   "emulated_cpu": ""},
         "steps": [], "before": side(2e-3), "after": side(1e-3),
         "training": {"recipe": RECIPE, "reduction": {"fraction": 1.0, "method": "random"}},
         "files": {}, "change": {"validation": change, "test": change}, "flags": [],

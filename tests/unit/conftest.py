@@ -22,8 +22,8 @@ def _one_thread() -> None:
 def _stats(**changes: Any) -> LatencyStats:
     one = Estimate(1.0, 1.0, 1.0)
     values: dict[str, Any] = {
-        "p50": one, "p90": one, "p99": None, "p999": None, "p50_raw_s": 1.0, "p90_raw_s": 1.0,
-        "p99_raw_s": None, "p999_raw_s": None, "min_s": 1.0, "ratio_p50": None,
+        "p50": one, "p90": one, "p99": None, "p999": None, "p50_raw": 1.0, "p90_raw": 1.0,
+        "p99_raw": None, "p999_raw": None, "least": 1.0, "ratio_p50": None,
         "ratio_p90": None, "n_calls": 10, "n_clean": 10, "n_rounds": 10, "n_sittings": 5,
         "n_processes": 1, "contended": 0.0,
     }  # fmt: skip

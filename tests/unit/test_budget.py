@@ -26,7 +26,7 @@ def test_the_statistic_can_be_chosen() -> None:
         parse_budget("10ms", "p99")
 
 
-@pytest.mark.parametrize("text", ["", "10", "fast", "10MB", "0%", "-5ms", "80Minstr"])
+@pytest.mark.parametrize("text", ["", "10", "fast", "10MB", "0%", "-5ms", "0Minstr", "80MI"])
 def test_what_is_no_budget_is_refused(text: str) -> None:
     with pytest.raises(ConfigError, match="--budget"):
         parse_budget(text)

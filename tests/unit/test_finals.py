@@ -12,6 +12,7 @@ from harness.budget import parse_budget
 from harness.candidate import OnnxModel
 from harness.errors import BackendError, CandidateFailed, DeviceLost
 from harness.measurement.types import Estimate, LatencyStats, Measurement
+from harness.target import Target
 from harness.tasks.base import Reduction
 from harness_results.store import StudyFolder
 from harness_search import finals
@@ -36,6 +37,7 @@ class Bench:
         self.notes: list[str] = []
         self.dense = OnnxModel(Path("dense"), "", 1, 17)
         self.settings = SimpleNamespace(max_size_bytes=None)
+        self.target = Target("fake", "fake")
         self.task = SimpleNamespace(reduction=Reduction())
         self.folder = SimpleNamespace(test_reads=lambda: 0)
         self.progress = SimpleNamespace(phase=lambda text: None, note=self.notes.append)

@@ -45,6 +45,7 @@ class Bench:
         self.example = self.task.example_input(1)
         self.graph = pruning_graph(self.network, self.example)
         target = Target("cpu", "onnxruntime", granule=16)
+        self.target = target
         self.settings = Settings(target, parse_budgets("50%"), precisions=precisions)
         self.space = search_space(self.graph, 16, self.settings, ("l2",), uses_temperature=True)
         self.notes: list[str] = []
@@ -73,7 +74,7 @@ class Bench:
         self.calibration.append(precision.calibration)
         return OnnxModel(path, "00", SIZES[precision.name], 17, 1, 1)
 
-    def timed(self, models: dict[str, OnnxModel], budget: Any) -> dict[str, Measurement]:
+    def timed(self, models: dict[str, OnnxModel], budget: Any, plan: Any) -> dict[str, Measurement]:
         shares = {"dense": 1.0, **{name: self.shares[name] for name in models}}
         if self.failing in shares:
             raise CandidateFailed(self.failing, BackendError("killed"))

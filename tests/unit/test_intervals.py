@@ -238,9 +238,9 @@ def test_preempted_calls_are_left_out_of_clean_figures_and_kept_in_raw_ones() ->
     wall[:, -10:] = 50_000
     figures = summarise([sample(wall, wall > 1000)], None, 0.95)
     assert figures.p90 is not None
-    assert figures.p90_raw_s is not None
+    assert figures.p90_raw is not None
     assert math.isclose(figures.p90.value, 1e-6)
-    assert math.isclose(figures.p90_raw_s, 50e-6)
+    assert math.isclose(figures.p90_raw, 50e-6)
     assert math.isclose(figures.contended, 0.2)
     assert figures.n_clean == 400
 
@@ -276,7 +276,7 @@ def test_one_process_gives_the_mean_of_its_sittings_log_medians() -> None:
     assert math.isclose(figures.p50.value, math.sqrt(2e-6 * 16e-6))
     assert (figures.n_rounds, figures.n_sittings, figures.n_processes) == (3, 2, 1)
     assert figures.n_calls == 18
-    assert math.isclose(figures.min_s, 100e-9)
+    assert math.isclose(figures.least, 100e-9)
 
 
 def test_several_processes_count_one_each_however_many_sittings_they_had() -> None:
@@ -322,9 +322,9 @@ def test_a_quantile_of_too_few_calls_is_unknown(name: str, calls: int, processes
 
     few, enough = figures(calls - 2 * processes), figures(calls + 2)
     assert getattr(few, name) is None
-    assert getattr(few, f"{name}_raw_s") is None
+    assert getattr(few, f"{name}_raw") is None
     assert getattr(enough, name).value > enough.p50.value
-    assert getattr(enough, f"{name}_raw_s") > enough.p50_raw_s
+    assert getattr(enough, f"{name}_raw") > enough.p50_raw
 
 
 def test_a_p90_that_is_unknown_decides_nothing() -> None:
@@ -381,18 +381,18 @@ def test_what_a_look_judges_is_what_the_summary_reports(
 
 def test_the_bootstrap_brackets_a_quantile_and_repeats_itself() -> None:
     calls = np.random.default_rng(5).lognormal(0.0, 0.1, (20, 51))
-    first = summarise([sample(NS * calls)], None, 0.95).latency("p90")
+    first = summarise([sample(NS * calls)], None, 0.95).figure("p90")
     assert math.isclose(first.value, 1e-3 * float(np.quantile(calls[:, 1:], 0.9)), rel_tol=1e-5)
     assert first.lo < 1e-3 * math.exp(0.1 * 1.2815515) < first.hi
-    assert summarise([sample(NS * calls)], None, 0.95).latency("p90") == first
+    assert summarise([sample(NS * calls)], None, 0.95).figure("p90") == first
 
 
 def test_the_bootstrap_takes_whole_sittings() -> None:
     rng = np.random.default_rng(6)
     luck = rng.normal(0.0, 0.2, 8).repeat(10)[:, None]
     taken = sample(NS * np.exp(luck + rng.normal(0.0, 0.01, (80, 11))), per_sitting=10)
-    by_sitting = summarise([taken], None, 0.95).latency("p90")
-    over_rounds = summarise([by_round(taken)], None, 0.95).latency("p90")
+    by_sitting = summarise([taken], None, 0.95).figure("p90")
+    over_rounds = summarise([by_round(taken)], None, 0.95).figure("p90")
     assert math.isclose(by_sitting.value, over_rounds.value)
     assert by_sitting.half_width > 1.5 * over_rounds.half_width
 
@@ -404,7 +404,7 @@ def test_the_bootstrap_of_a_ratio_is_paired_by_sitting() -> None:
     figures = summarise([sample(wall / 2)], [sample(wall)], 0.95)
     ratio = figures.ratio("p90")
     assert math.isclose(ratio.value, 0.5)
-    assert ratio.half_width < 1e-9 < figures.latency("p90").half_width
+    assert ratio.half_width < 1e-9 < figures.figure("p90").half_width
 
 
 # Tails.
@@ -416,7 +416,7 @@ def test_a_tail_of_several_small_processes_is_that_of_all_calls() -> None:
     found = []
     for _ in range(200):
         taken = [sample(NS * rng.lognormal(0.0, 0.2, (7, 3))) for _ in range(5)]
-        found.append(math.log(summarise(taken, None, 0.95).latency("p90").value / 1e-3))
+        found.append(math.log(summarise(taken, None, 0.95).figure("p90").value / 1e-3))
     assert np.mean(found) == pytest.approx(0.2 * 1.2815515, abs=0.02)
 
 
@@ -426,7 +426,7 @@ def test_tail_intervals_cover_the_truth(processes: int, sittings: int) -> None:
     rng = np.random.default_rng(9)
     for _ in range(tries):
         taken = [sample(NS * rng.lognormal(0.0, 0.2, (sittings, 21))) for _ in range(processes)]
-        estimate = summarise(taken, None, 0.95).latency("p90")
+        estimate = summarise(taken, None, 0.95).figure("p90")
         covered += estimate.lo <= truth <= estimate.hi
     assert covered / tries > 0.88
 

@@ -20,14 +20,14 @@ if TYPE_CHECKING:
 
     from harness_results.record import RunRecord
 
-# As CONTRACT.md has them, word for word.
+# As CONTRACT.md has them, and after the ratios the counts of emulated targets.
 CONTRACT = [
     "schema", "rank", "run_id", "study", "role", "task", "data_sha256", "metric", "target",
     "backend", "backend_version", "scenario", "threads", "batch", "precision", "fingerprint",
     "budget", "statistic", "feasible", "latency_ms", "latency_lo_ms", "latency_hi_ms",
-    "p50_raw_ms", "p90_raw_ms", "p99_raw_ms", "ratio_ref", "ratio_lo", "ratio_hi", "n_calls",
-    "n_processes", "contended_pct", "val_acc", "test_acc", "test_acc_lo", "test_acc_hi", "n_test",
-    "parity_err", "macs", "params", "size_bytes", "peak_mem_bytes", "energy_mj", "granule",
+    "p50_raw_ms", "p90_raw_ms", "p99_raw_ms", "ratio_ref", "ratio_lo", "ratio_hi",
+    "guest_minstr", "guest_minstr_lo", "guest_minstr_hi", "n_calls", "n_processes",
+    "contended_pct", "val_acc", "test_acc", "test_acc_lo", "test_acc_hi", "n_test", "parity_err", "macs", "params", "size_bytes", "peak_mem_bytes", "energy_mj", "granule",
     "seed", "search_trials", "search_s", "gpu_hours", "flags", "onnx_sha256", "commit", "dirty",
     "date_utc",
 ]  # fmt: skip

@@ -93,7 +93,7 @@ def test_a_time_budget_is_drawn_in_milliseconds(tmp_path: Path, drawn: list[Figu
     draw_search(tmp_path / "a.png", [one], own)
     assert budget_line(drawn[0]) == pytest.approx(0.02)
     assert points(drawn[0])[0, 0] == pytest.approx(0.4 * DENSE_S * 1.1 * 1e3)
-    assert drawn[0].axes[0].get_xlabel() == "p90, ms"
+    assert drawn[0].axes[0].get_xlabel() == "p90 latency, ms"
 
 
 def test_error_bars_are_the_intervals(tmp_path: Path, drawn: list[Figure]) -> None:

@@ -51,7 +51,7 @@ def bench(
         settings=replace(settings, max_drop=max_drop), floor_shares={"fp32": 0.1},
         space=SPACE, spaces={b.text: replace(SPACE, precisions=precisions) for b in budgets},
         order=(), base=lambda blocks: Base(tuple(blocks), None, SPACE),  # type: ignore[arg-type]
-        dense_validation={"value": 0.95}, dense_s={"p50": 0.020, "p90": 0.025},
+        dense_validation={"value": 0.95}, dense_figures={"p50": 0.020, "p90": 0.025},
         scores=lambda criterion, blocks=(): SCORES,
     )  # fmt: skip
 

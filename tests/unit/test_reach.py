@@ -11,6 +11,7 @@ import pytest
 from harness.budget import parse_budget
 from harness.compression.pruning.dependency.graph import pruning_graph
 from harness.errors import ConfigError
+from harness.quantity import TIME
 from harness.target import Target
 from harness_search.bases import Base
 from harness_search.reach import allows, fastest, space_within, take_floors
@@ -47,7 +48,7 @@ def floor(
         latency["whole"] = figures(whole)
     return SimpleNamespace(
         candidate={"precision": precision}, latency=latency, budget={"statistic": "p50"},
-        model={"size_bytes": size_bytes}, reason=reason,
+        model={"size_bytes": size_bytes}, reason=reason, quantity=TIME, timings_s={"timing": 1.0},
         status="complete" if reason is None else "failed",
     )  # fmt: skip
 
@@ -61,7 +62,7 @@ def bench(max_size: int | None = None, precisions: tuple[str, ...] = BOTH) -> An
     said: list[str] = []
     space = search_space(graph, 16, settings, ("l2",), uses_temperature=True)
     return SimpleNamespace(
-        graph=graph, settings=settings, notes=(), said=said, space=space,
+        graph=graph, settings=settings, target=settings.target, notes=(), said=said, space=space,
         base=lambda blocks: Base((), graph, space), progress=SimpleNamespace(note=said.append),
     )  # fmt: skip
 
@@ -80,7 +81,7 @@ def test_latency_models_begin_at_what_was_timed_in_their_precision() -> None:
         assert model.predict(macs(made.space.floor())) == pytest.approx(smallest, rel=0.02)
     assert made.floor_shares == {"fp32": 0.3, "int8": 0.2}
     assert made.floor_bytes == {"fp32": 4000, "int8": 1000}
-    assert made.dense_s == {"p50": 1.0, "p90": 1.0}
+    assert made.dense_figures == {"p50": 1.0, "p90": 1.0}
     assert made.notes == ()
 
 

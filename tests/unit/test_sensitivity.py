@@ -16,6 +16,7 @@ from harness.compression.pruning.dependency.graph import pruning_graph
 from harness.compression.pruning.importance import channel_scores
 from harness.errors import BackendError, CandidateFailed, ConfigError, DeviceLost
 from harness.measurement.types import Estimate, Measurement
+from harness.target import Target
 from harness_results.sensitivity_table import SensitivityRow
 from harness_search.analysis import Analysis, SensitivityResult
 from harness_search.cuts import Cut, block_cuts, group_cuts
@@ -53,7 +54,7 @@ class Bench:
         self.notes: list[str] = []
         self.progress = SimpleNamespace(note=self.notes.append)
         self.failure: Exception | None = None
-        self.target = SimpleNamespace(name="cpu")
+        self.target = Target("cpu", "onnxruntime")
         self.provenance = {"fingerprint": "m1.s1"}
 
     def scores(self, criterion: str) -> Any:
@@ -71,7 +72,7 @@ class Bench:
     def export(self, network: nn.Module, path: str) -> str:
         return path
 
-    def timed(self, models: dict[str, str], budget: Any) -> dict[str, Measurement]:
+    def timed(self, models: dict[str, str], budget: Any, plan: Any) -> dict[str, Measurement]:
         if self.failure is not None:
             raise self.failure
         assert models == {"candidate": "probe.onnx"}

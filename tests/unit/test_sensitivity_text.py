@@ -13,8 +13,10 @@ from typer.testing import CliRunner
 from harness.cli import app
 from harness.cli.sensitivity_text import print_sensitivity
 from harness.compression.pruning.importance import CRITERIA
+from harness.target import Target
 from harness_results.sensitivity_table import SensitivityRow
 from harness_search.analysis import Analysis, SensitivityResult
+from harness_search.settings import Settings
 
 ROW = SensitivityRow(
     "group", "stages.0.blocks.1.conv1", 128, 64, 0.5, "l2", "accuracy", 500, 0.75, -0.1234,
@@ -27,7 +29,8 @@ FIGURES = ("-12.34", "-23.45 to -1.23", "+0.432", "0.567", "0.456 to 0.678", "17
 def printed(*rows: SensitivityRow, width: int = 220, by_cost: bool = True) -> str:
     values: dict[str, Any] = dict.fromkeys(SensitivityResult.__annotations__)
     values |= {"rows": rows, "metric": "accuracy", "analysis": Analysis(), "elapsed_s": 1.0,
-               "notes": (), "table": Path("sensitivity.csv")}  # fmt: skip
+               "settings": Settings(Target("cpu", "onnxruntime"), ()), "notes": (),
+               "table": Path("sensitivity.csv")}  # fmt: skip
     console = Console(width=width, record=True, highlight=False)
     with console.capture() as capture:
         print_sensitivity(console, SensitivityResult(**values), by_cost)

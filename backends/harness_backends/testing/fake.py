@@ -1,5 +1,7 @@
 """A backend whose clock is made up: latency is a formula of the file's size, inference is real.
 
+On a target with an `emulated_cpu` it counts made-up instructions instead.
+
 Never registered by itself. A test adds it: `BACKENDS["fake"] = FakeBackend.PATH`.
 """
 
@@ -25,11 +27,18 @@ if TYPE_CHECKING:
 
 FIXED_NS, NS_PER_BYTE = 40_000, 10.0
 """A call takes this long, and this much more per byte of the file."""
+FIXED_INSTR, INSTR_PER_BYTE, COUNT_RIPPLE = 2_000_000, 400.0, 5e-4
+"""The same of instructions, where a CPU is emulated, and how far calls differ."""
 
 
 def fake_latency_ns(size_bytes: int) -> float:
     """Return the made-up latency of a model, nanoseconds."""
     return FIXED_NS + NS_PER_BYTE * size_bytes
+
+
+def fake_instructions(size_bytes: int) -> float:
+    """Return the made-up instructions of a model's call."""
+    return FIXED_INSTR + INSTR_PER_BYTE * size_bytes
 
 
 class FakeSession(Session):
@@ -39,7 +48,12 @@ class FakeSession(Session):
         self, target: Target, model: OnnxModel, inputs: Mapping[str, Any], repeat: int
     ) -> None:
         self._target, self._model, self._inputs = target, model, inputs
-        self.latency_ns = repeat * fake_latency_ns(model.path.stat().st_size)
+        size = model.path.stat().st_size
+        self.latency_ns = repeat * fake_latency_ns(size)
+        # What `Worker.time` tells of a call, and how far calls differ.
+        self.figure, self.ripple = self.latency_ns, 0.01
+        if target.emulated_cpu:
+            self.figure, self.ripple = repeat * fake_instructions(size), COUNT_RIPPLE
         self.session_create_s, self.first_inference_s = 0.01, 2e-9 * self.latency_ns
 
     def infer(self, inputs: Mapping[str, NDArray[Any]]) -> list[NDArray[Any]]:
@@ -79,11 +93,11 @@ class FakeWorker(Worker):
         """Leave the session as it is: nothing lies in memory."""
 
     def time(self, schedule: Sequence[tuple[Any, int]]) -> list[Block]:
-        """Return made-up calls: within 1 % of the formula, in a fixed pattern."""
+        """Return made-up calls: near the formula, in a fixed pattern."""
         blocks = []
         for session, calls in schedule:
-            ripple = 1 + 0.01 * np.sin(np.arange(calls) * 2.4)
-            wall = np.round(session.latency_ns * ripple).astype(np.int64)
+            ripple = 1 + session.ripple * np.sin(np.arange(calls) * 2.4)
+            wall = np.round(session.figure * ripple).astype(np.int64)
             blocks.append(Block(wall, wall.copy(), np.zeros(calls, np.int64)))
         return blocks
 

@@ -36,7 +36,7 @@ class Ours(Tool):
 
     def p50_s(self, unit: Unit, seconds: float, seed: int) -> float:
         """Return the median over all calls, preempted ones too."""
-        return self._measure({"a": unit}, None, seconds, seed, 0.99)["a"].stats.p50_raw_s
+        return self._measure({"a": unit}, None, seconds, seed, 0.99)["a"].stats.p50_raw
 
     def _measure(
         self,
