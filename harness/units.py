@@ -128,7 +128,8 @@ def format_instructions(count: float) -> str:
     for name, size in INSTRUCTIONS_PER.items():
         if count >= size:
             unit = name
-    return f"{_digits(count / INSTRUCTIONS_PER[unit])} {unit}"
+    shown = f"{count:.0f}" if unit == "instr" else _digits(count / INSTRUCTIONS_PER[unit])
+    return f"{shown} {unit}"
 
 
 def format_metric(value: float, metric: str) -> str:

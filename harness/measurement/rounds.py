@@ -16,7 +16,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from harness.budget import Decision
-from harness.errors import BackendError, CandidateFailed, ConnectionLost, DeviceLost
+from harness.errors import (
+    BackendError,
+    CandidateFailed,
+    ConnectionLost,
+    DeviceLost,
+    MeasurementError,
+)
 from harness.measurement import flags as flag
 from harness.measurement import intervals, series
 from harness.measurement.persevering import persevere
@@ -136,6 +142,7 @@ def measure(
         CandidateFailed: If the runtime refuses one model, or dies of it; it says which.
         BackendError: If it failed twice, and no model alone explains it; DeviceLost if its process
             was lost, or could not be started.
+        MeasurementError: If the process measures in another quantity than the plan's.
     """
     rng = random.Random(seed)  # noqa: S311 - an order of blocks, no secret
     startups: dict[str, Startup | None] = dict.fromkeys(subjects)
@@ -259,6 +266,12 @@ class _Process:
         rng: random.Random,
         began_s: float,
     ) -> None:
+        told = worker.facts.get("quantity", TIME.name)
+        if told != plan.quantity.name:  # neither is ever taken for the other
+            raise MeasurementError(
+                f"The worker's figures must be {plan.quantity.name}, by the target. It says that "
+                f"they are {told}: its backend can't measure on this target."
+            )
         self._worker, self._subjects, self._reference = worker, subjects, reference
         self._plan, self._rng = plan, rng
         self._began_s, self._own_s = began_s, 0.0

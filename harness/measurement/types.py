@@ -260,7 +260,11 @@ class TimingWorker(Protocol):
 
     @property
     def facts(self) -> Mapping[str, Any]:
-        """`runtime_version`, and more that the process says of itself."""
+        """`runtime_version`, and more that the process says of itself.
+
+        `quantity` is what the figures of `time` are: `"time"`, also where it is absent, or
+        `"instructions"`.
+        """
 
     def load(
         self, model: OnnxModel, inputs: Mapping[str, NDArray[Any]], repeat: int = 1

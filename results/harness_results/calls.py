@@ -96,7 +96,8 @@ def _row(
     left.set_xlabel(f"{quantity.noun} per call, {quantity.unit}")
     left.set_ylabel("calls")
     left.set_title(name, fontsize=9, loc="left")
-    left.legend(fontsize=7)
+    # Whether a call was preempted is known of times only.
+    left.legend(handles=None if quantity is TIME else left.lines, fontsize=7)
     order = np.arange(calls.size)
     for chosen, colour in ((~masked, _CLEAN), (masked, _PREEMPTED)):
         right.plot(order[chosen], shown[chosen], ".", markersize=1.6, color=colour, rasterized=True)

@@ -144,8 +144,8 @@ this compression. Flags: {", ".join(report.flags) or "none"}.
 
 def _pairing(report: Report) -> str:
     return (
-        f"{report.quantity.noun.capitalize()} changes are ratios after/before of interleaved "
-        "calls; changes of the metric are paired, on\nthe same samples. "
+        f"Changes of {report.quantity.noun} are ratios after/before of interleaved calls; "
+        "changes of the metric are paired, on\nthe same samples. "
     )
 
 

@@ -5,9 +5,11 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from harness.budget import Decision, parse_budget, parse_budgets
+from harness.budget import Decision, check_budgets, parse_budget, parse_budgets
 from harness.errors import ConfigError, MeasurementError
 from harness.measurement.types import Estimate, LatencyStats
+from harness.quantity import INSTRUCTIONS, TIME
+from harness.target import Target
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -85,3 +87,52 @@ def test_a_list_is_sorted_and_has_no_repeats() -> None:
 def test_a_list_of_mixed_kinds_or_with_gaps_is_refused(text: str) -> None:
     with pytest.raises(ConfigError, match="--budget"):
         parse_budgets(text)
+
+
+def test_instructions_bound_the_p50() -> None:
+    budget = parse_budget("0.08 Ginstr")
+    assert (budget.kind, budget.statistic, budget.text) == ("instructions", "p50", "0.08Ginstr")
+    assert math.isclose(budget.value, 80e6)
+    assert math.isclose(budget.as_share(160e6), 0.5)
+    assert budget.describe() == "p50 within 80.0 Minstr"
+    assert parse_budget("80Minstr", "p90").statistic == "p90"
+
+
+@pytest.mark.parametrize("text", ["10ms,80Minstr", "50%,80Minstr"])
+def test_instructions_are_not_mixed_with_other_kinds(text: str) -> None:
+    with pytest.raises(ConfigError, match="not mixed"):
+        parse_budgets(text)
+    assert [b.text for b in parse_budgets("80Minstr,9Minstr")] == ["9Minstr", "80Minstr"]
+
+
+def test_the_limit_is_in_the_unit_of_the_dense_figure() -> None:
+    assert parse_budget("50%").limit(160e6) == 80e6
+    assert parse_budget("80Minstr").limit(1.0) == 80e6
+    assert parse_budget("5ms").limit(1.0) == 5e-3
+
+
+@pytest.mark.parametrize(
+    ("text", "cpu", "words"),
+    [
+        ("10ms", "cortex-a76", "such as '80Minstr' or a share .* Received: '10ms'.*no latency"),
+        ("80Minstr", "", "such as '10ms' or a share .* Received: '80Minstr'.*emulated targets"),
+    ],
+)
+def test_a_budget_of_another_quantity_than_the_targets_is_refused(
+    text: str, cpu: str, words: str
+) -> None:
+    target = Target("board", "fake", emulated_cpu=cpu)
+    with pytest.raises(ConfigError, match=words):
+        check_budgets(parse_budgets(text), target)
+    check_budgets(parse_budgets("50%"), target)
+
+
+def test_instructions_never_satisfy_a_time_nor_the_other_way(
+    stats: Callable[..., LatencyStats],
+) -> None:
+    few = Estimate(1e-9, 1e-9, 1e-9)
+    for text, quantity in (("10ms", INSTRUCTIONS), ("80Minstr", TIME)):
+        with pytest.raises(MeasurementError, match="can't be held against"):
+            parse_budget(text).decide(stats(p50=few, p90=few, quantity=quantity))
+    counted = stats(p50=few, quantity=INSTRUCTIONS)
+    assert parse_budget("80Minstr").decide(counted) is Decision.FEASIBLE

@@ -27,7 +27,8 @@ CONTRACT = [
     "budget", "statistic", "feasible", "latency_ms", "latency_lo_ms", "latency_hi_ms",
     "p50_raw_ms", "p90_raw_ms", "p99_raw_ms", "ratio_ref", "ratio_lo", "ratio_hi",
     "guest_minstr", "guest_minstr_lo", "guest_minstr_hi", "n_calls", "n_processes",
-    "contended_pct", "val_acc", "test_acc", "test_acc_lo", "test_acc_hi", "n_test", "parity_err", "macs", "params", "size_bytes", "peak_mem_bytes", "energy_mj", "granule",
+    "contended_pct", "val_acc", "test_acc", "test_acc_lo", "test_acc_hi", "n_test", "parity_err",
+    "macs", "params", "size_bytes", "peak_mem_bytes", "energy_mj", "granule",
     "seed", "search_trials", "search_s", "gpu_hours", "flags", "onnx_sha256", "commit", "dirty",
     "date_utc",
 ]  # fmt: skip

@@ -176,3 +176,25 @@ def test_changes_have_a_sign() -> None:
 
 def test_metrics_have_names_for_people() -> None:
     assert units.metric_words("balanced_accuracy") == "balanced accuracy"
+
+
+@pytest.mark.parametrize(
+    ("text", "count"), [("80Minstr", 80e6), ("950 instr", 950), ("1.5kinstr", 1500)]
+)
+def test_instructions_are_counted(text: str, count: float) -> None:
+    assert math.isclose(units.parse_instructions(text), count)
+
+
+@pytest.mark.parametrize("text", ["80", "80M", "80minstr", "0Minstr", "-1Minstr"])
+def test_what_is_no_instruction_count_is_refused(text: str) -> None:
+    with pytest.raises(ConfigError, match="--budget"):
+        units.parse_instructions(text)
+
+
+@pytest.mark.parametrize(
+    ("count", "text"),
+    [(0, "0 instr"), (950, "950 instr"), (12_345, "12.3 kinstr"), (81.2e6, "81.2 Minstr"),
+     (2.5e9, "2.50 Ginstr")],
+)  # fmt: skip
+def test_instructions_have_their_unit(count: float, text: str) -> None:
+    assert units.format_instructions(count) == text

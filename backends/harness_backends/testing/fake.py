@@ -69,6 +69,7 @@ class FakeWorker(Worker):
         self._target = target
         self.facts = {
             "runtime_version": "1.0",
+            "quantity": target.quantity.name,
             "python": "3",
             "machine": {
                 "cpu_model": "made up", "cpu_count": 1, "cpu_flags": [], "architecture": "none",
