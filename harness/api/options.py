@@ -24,7 +24,8 @@ class SearchOptions(TypedDict, total=False):
     Attributes:
         task: Name of a shipped task, a task file, or a `Task`; instead of model and data.
         target: Where to time; a name of `harness targets`, or a `Target`. Default `"cpu"`.
-        budget: `"10ms"`, `"50%"` of the dense model, or several: `"30%,50%"`. Needed.
+        budget: `"10ms"`, `"50%"` of the dense model, `"80Minstr"` on an emulated target, or
+            several: `"30%,50%"`. Needed.
         weights: File with trained weights for a model given as text.
         trained: Whether the network is trained already, so that it is taken as it is.
         name: Of the task, in the names of studies.

@@ -78,7 +78,10 @@ Targets = Annotated[
 ]
 Budgets = Annotated[
     Text,
-    typer.Option("--budget", help="10ms, 800us, 50% of the dense model; or a list: 30%,50%."),
+    typer.Option(
+        "--budget",
+        help="10ms, 800us, 50% of the dense model, emulated 80Minstr; or a list: 30%,50%.",
+    ),
 ]
 Trials = Annotated[
     Text,

@@ -12,6 +12,7 @@ from harness.target import Target
 from harness.tasks.base import Reduction
 from harness_search import allowance
 from harness_search.allowance import affords_another, longer_until_s, trains_longer
+from harness_search.proposals import controls
 from harness_search.settings import Settings
 
 BUDGETS = parse_budgets("50%")
@@ -91,3 +92,12 @@ def test_where_the_number_ends_the_search_they_are_trained_on_in_proportion() ->
     ended = longer_until_s(bench(50.0, trials=2), trials(30.0, 40.0), 1)
     assert ended == pytest.approx(20.0 + 20.0 / 0.6)  # 20 s of trials are 60 %
     assert longer_until_s(bench(90.0, trials=2), trials(30.0, 90.0), 1) == 100.0
+
+
+def test_counting_takes_as_long_as_the_floors_did(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.undo()
+    emulated = Target("board", "fake", emulated_cpu="cortex-a76")
+    settings = Settings(emulated, BUDGETS)
+    told: Any = SimpleNamespace(settings=settings, target=emulated, probe_s=5.0)
+    models = 2 + len(controls(settings))
+    assert allowance.finals_s(told, 2) == 2 * 3 * models * 5.0

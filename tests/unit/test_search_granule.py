@@ -96,3 +96,11 @@ def test_a_cache_that_can_not_be_written_does_not_end_the_search(
     width, notes = found(tmp_path)
     assert width == 8
     assert "could not be cached" in notes[0]
+
+
+def test_an_emulated_cpu_is_not_probed(probes: list[Any], tmp_path: Path) -> None:
+    emulated = Target("board", "onnxruntime", emulated_cpu="cortex-a76")
+    chosen, (note,) = found(tmp_path, emulated)
+    assert chosen == granule.FALLBACK
+    assert "instruction counts don't show" in note
+    assert found(tmp_path, emulated, begun=8) == (8, [])

@@ -16,6 +16,7 @@ from harness.compression.pruning.dependency.graph import pruning_graph
 from harness.compression.pruning.importance import channel_scores
 from harness.errors import BackendError, CandidateFailed, ConfigError, DeviceLost
 from harness.measurement.types import Estimate, Measurement
+from harness.quantity import INSTRUCTIONS
 from harness.target import Target
 from harness_results.sensitivity_table import SensitivityRow
 from harness_search.analysis import Analysis, SensitivityResult
@@ -258,6 +259,9 @@ def test_all_are_timed_where_that_takes_two_minutes_at_most() -> None:
     assert not affords_all(10, [slow])
     assert not affords_all(1, [row])  # nothing is known
     assert pair_cost_s(0.1) > pair_cost_s(1e-3) > 0
+    assert pair_cost_s(1e9, INSTRUCTIONS) > pair_cost_s(1e6, INSTRUCTIONS) > 1
+    assert affords_all(10, [replace(row, dense_instructions=1e6)])
+    assert not affords_all(10, [replace(row, dense_instructions=1e9)])
 
 
 def test_it_ends_with_3_where_nothing_was_measured() -> None:

@@ -10,12 +10,15 @@ import pytest
 
 from harness.compression.pruning.importance import CRITERIA
 from harness.errors import ConfigError
+from harness.quantity import INSTRUCTIONS
 from harness_results.sensitivity_table import (
     COLUMNS,
     SensitivityFolder,
     SensitivityRow,
     has_time,
+    measured_fields,
     read_sensitivity,
+    untimed,
     write_sensitivity,
 )
 
@@ -129,3 +132,23 @@ def test_every_column_is_explained() -> None:
     section = README.read_text().split("## sensitivity.csv")[1].split("\n## ")[0]
     for column in COLUMNS:
         assert f"`{column}`" in section, column
+
+
+def test_instructions_have_columns_of_their_own(tmp_path: Path) -> None:
+    counted = replace(
+        untimed(WHOLE), target="board", fingerprint="m1.s1", flags=("emulated",),
+        **measured_fields(INSTRUCTIONS, 2e6, (0.75, 0.5, 0.875)),  # type: ignore[arg-type]
+    )  # fmt: skip
+    assert counted.saved == (5e5, 2.5e5, 1e6)
+    assert counted.quantity is INSTRUCTIONS
+    assert has_time(counted)
+    assert counted.cost == pytest.approx(0.25 / 5e5)
+    write_sensitivity(tmp_path / "a.csv", [counted])
+    assert read_sensitivity(tmp_path / "a.csv") == [counted]
+    assert untimed(counted).saved is None
+
+
+def test_a_row_has_a_time_or_instructions_never_both(tmp_path: Path) -> None:
+    write_sensitivity(tmp_path / "a.csv", [replace(WHOLE, saved_instructions=1.0)])
+    with pytest.raises(ConfigError, match="not both"):
+        read_sensitivity(tmp_path / "a.csv")
