@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from harness.candidate import OnnxModel
     from harness.measurement.hostlock import HostLock
-    from harness.measurement.types import Block, OperatorTime
+    from harness.measurement.types import Block, OperatorTime, Place
     from harness.target import Target
 
 
@@ -159,6 +159,10 @@ class Backend(ABC):
         Raises:
             DeviceLost: If it can't be started.
         """
+
+    def more_places(self) -> Sequence[Place]:
+        """Return further machines of the same kind, which can measure at the same time."""
+        return ()
 
     def report_to(self, tell: Callable[[str], None]) -> None:
         """Have `tell` told, in a few words, what is being waited for."""

@@ -6,6 +6,7 @@ import importlib.metadata
 import itertools
 import re
 from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -17,7 +18,7 @@ from harness.errors import (
     ConnectionLost,
     DeviceLost,
 )
-from harness.measurement.types import Block, OperatorTime
+from harness.measurement.types import Block, OperatorTime, Place
 from harness_backends.agent.frames import pack, unpack
 from harness_backends.agent.timing import unpack_blocks
 from harness_backends.base import Backend, Session, Worker
@@ -202,7 +203,7 @@ class OnnxRuntimeBackend(Backend):
 
     def __init__(self, target: Target) -> None:
         super().__init__(target)
-        self._device = Device(_launch(target))
+        self._device, *self._others = map(Device, _launches(target))
 
     @classmethod
     def check_available(cls) -> str:
@@ -221,17 +222,25 @@ class OnnxRuntimeBackend(Backend):
     def report_to(self, tell: Callable[[str], None]) -> None:
         """Have it told when the machine is waited for."""
         super().report_to(tell)
-        self._device.tell = tell
+        for device in (self._device, *self._others):
+            device.tell = tell
+
+    def more_places(self) -> list[Place]:
+        """Return the target's other boards."""
+        return [
+            Place(partial(OnnxRuntimeWorker, self.target, device), device.exclusive, device.name)
+            for device in self._others
+        ]
 
     def device_lock(self, host: HostLock) -> DeviceLock:
         """Return the board's lock, or the host's for what runs on it."""
         return self._device if self.target.hosts else host
 
 
-def _launch(target: Target) -> Launch:
-    if target.hosts:
-        return over_ssh(target.name, target.hosts[0], target.python)
-    return local()
+def _launches(target: Target) -> list[Launch]:
+    """Return how an agent is started on each machine of a target."""
+    boards = [over_ssh(target.name, host, target.python) for host in target.hosts]
+    return boards or [local()]
 
 
 def _opened(target: Target, device: Device) -> Channel:

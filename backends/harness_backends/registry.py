@@ -7,12 +7,15 @@ import importlib.metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness.errors import BackendUnavailable
+from harness.errors import BackendUnavailable, ConfigError
 from harness.measurement.persevering import persevere
+from harness.provenance import fingerprint
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
+    from contextlib import AbstractContextManager
 
+    from harness.measurement.types import TimingWorker
     from harness.target import Target
     from harness_backends.base import Backend, DeviceLock
 
@@ -64,15 +67,42 @@ def facts_of(backend: Backend, lock: DeviceLock) -> Mapping[str, Any]:
     """Return what a worker says of itself and its machine.
 
     Raises:
-        DeviceUnreachable: If the device can't be reached.
+        ConfigError: If the machines of a target are of several kinds.
+        DeviceUnreachable: If one can't be reached.
         BackendError: If its runtime fails.
     """
+    facts = _asked(backend.open, lock.shared)
+    key = fingerprint(backend.target, facts)
+    for place in backend.more_places():
+        own = _asked(place.open, place.exclusive)
+        if fingerprint(backend.target, own) != key:
+            raise ConfigError(
+                f"Target {backend.target.name!r}: {place.name} is not of one kind with "
+                f"{backend.target.hosts[0]}: {_kind(own)} there, {_kind(facts)} here. Make it a "
+                "target of its own, or give both the same runtime and power mode."
+            )
+    return facts
 
+
+def _asked(
+    open_worker: Callable[[], AbstractContextManager[TimingWorker]],
+    held: Callable[[], AbstractContextManager[None]],
+) -> Mapping[str, Any]:
     def ask() -> Mapping[str, Any]:
-        with lock.shared(), backend.open() as worker:
+        with held(), open_worker() as worker:
             return worker.facts
 
     return persevere(ask)
+
+
+def _kind(facts: Mapping[str, Any]) -> str:
+    machine = facts["machine"]
+    shown = (
+        machine.get("device_model"), f"CPU {machine['cpu_model']} x {machine['cpu_count']}",
+        machine.get("power_mode") and f"power mode {machine['power_mode']}",
+        f"{machine['memory_bytes'] / 2**30:.1f} GiB", f"runtime {facts['runtime_version']}",
+    )  # fmt: skip
+    return ", ".join(part for part in shown if part)
 
 
 def is_here(target: Target) -> bool:

@@ -129,7 +129,7 @@ def bench(
     try:
         measured = measure(
             backend.open, subjects, _name(0) if several else _REFERENCE if referred else None,
-            plan, lock.exclusive, seed,
+            plan, lock.exclusive, seed, backend.more_places(),
         )  # fmt: skip
     except CandidateFailed as exc:
         if exc.subject == _REFERENCE:

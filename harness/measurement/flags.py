@@ -22,6 +22,7 @@ BLOCKING: Mapping[str, str] = {
     "throttled": "the CPU was held back by heat or by its power supply during the measurement",
     "frequency_changed": "the governor or frequency limit changed during the measurement",
     "power_mode_changed": "the power mode, or which cores are on, changed during the measurement",
+    "boards_disagree": "the boards of this target differ by more than 2 %",
     "overloaded": "requests arrived faster than they could be served: the queue grew",
     "emulated": "instructions counted on an emulated CPU: not a latency",
     "parity_failed": "the exported file does not compute what the network computes",
@@ -82,6 +83,20 @@ def of_series(processes: Sequence[NDArray[np.floating[Any]]]) -> set[str]:
     if len(processes) == 1 and series.is_autocorrelated(processes[0]):
         flags.add("autocorrelated")
     return flags
+
+
+def of_places(processes: Sequence[NDArray[np.floating[Any]]], places: Sequence[str]) -> set[str]:
+    """Return the flag of machines that are taken for one and differ.
+
+    Args:
+        processes: Per process the sittings' log values of what decides.
+        places: The machine of each.
+    """
+    means = [
+        np.mean([logs.mean() for logs, at in zip(processes, places, strict=True) if at == place])
+        for place in set(places)
+    ]
+    return {"boards_disagree"} if max(means) - min(means) > np.log1p(FINAL_HALF_WIDTH) else set()
 
 
 def of_states(before: Mapping[str, Any], after: Mapping[str, Any]) -> set[str]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import random
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -27,7 +28,7 @@ from harness.measurement import flags as flag
 from harness.measurement import intervals, series
 from harness.measurement.persevering import persevere
 from harness.measurement.startup import few_calls, measure_startup
-from harness.measurement.types import LatencySample, Measurement, Subject
+from harness.measurement.types import LatencySample, Measurement, Place, Subject
 from harness.quantity import TIME
 
 if TYPE_CHECKING:
@@ -127,6 +128,7 @@ def measure(
     plan: Plan,
     exclusive: Exclusive,
     seed: int = 0,
+    more: Sequence[Place] = (),
 ) -> dict[str, Measurement]:
     """Time models against each other and return what was measured of each.
 
@@ -137,6 +139,7 @@ def measure(
         plan: How long to measure.
         exclusive: Gives a context manager that keeps other work off the machine.
         seed: Of the order of models within rounds and sittings.
+        more: Other machines of the same kind: processes are shared out among all, in parallel.
 
     Raises:
         CandidateFailed: If the runtime refuses one model, or dies of it; it says which.
@@ -145,6 +148,7 @@ def measure(
         MeasurementError: If the process measures in another quantity than the plan's.
     """
     rng = random.Random(seed)  # noqa: S311 - an order of blocks, no secret
+    places = (Place(open_worker, exclusive), *more)
     startups: dict[str, Startup | None] = dict.fromkeys(subjects)
     if plan.startups:
         startups = {
@@ -153,9 +157,10 @@ def measure(
         }
     taken, losses = _Taken(subjects), 0
     for n_processes in plan.processes:
-        while len(taken.states) < n_processes:
+        while (missing := n_processes - len(taken.states)) > 0:
+            chosen = taken.least_used(places, missing)
             try:
-                process = _run_process(open_worker, subjects, reference, plan, rng, exclusive)
+                processes = _run_at_once(chosen, subjects, reference, plan, rng)
             except CandidateFailed:
                 raise
             except BackendError:
@@ -165,19 +170,26 @@ def measure(
                 if losses > 1:
                     raise
                 continue
-            taken.add(process)
+            for place, process in zip(chosen, processes, strict=True):
+                taken.add(place, process)
         samples = taken.samples
         if _all_settled(subjects, samples, reference, plan):
             break
     base = samples[reference] if reference is not None else None
     stats = {name: intervals.summarise(own, base, plan.per_look) for name, own in samples.items()}
-    environment = {"runtime_version": process.runtime_version, "processes": taken.states}
+    environment = {"runtime_version": taken.runtime_version, "processes": taken.states}
     return {
         name: Measurement(
             stats[name],
             startups[name],
             tuple(
-                sorted(taken.flags | _own_flags(subject, stats[name], samples[name], base, plan))
+                sorted(
+                    taken.flags
+                    | _own_flags(subject, stats[name], samples[name], base, plan)
+                    | flag.of_places(
+                        intervals.decisive_logs(samples[name], base, subject.budget), taken.places
+                    )
+                )
             ),
             tuple(samples[name]),
             environment,
@@ -230,28 +242,75 @@ def _run_alone(
     persevere(run)
 
 
+def _run_at_once(
+    places: Sequence[Place],
+    subjects: Mapping[str, Subject],
+    reference: str | None,
+    plan: Plan,
+    rng: random.Random,
+) -> list[_Process]:
+    """Run one fresh process on each of some machines, at the same time."""
+
+    def run(place: Place, own: random.Random) -> _Process:
+        return _run_process(place.open, subjects, reference, plan, own, place.exclusive)
+
+    if len(places) == 1:
+        return [run(places[0], rng)]
+    seeds = [random.Random(rng.random()) for _ in places]  # noqa: S311 - as above
+    with ThreadPoolExecutor(len(places)) as pool:
+        return list(pool.map(run, places, seeds))
+
+
 class _Taken:
-    """What the processes of a measurement gave, all of one start of the machine."""
+    """What the processes of a measurement gave; on each machine, all of one start of it."""
 
     def __init__(self, subjects: Iterable[str]) -> None:
         self._subjects = tuple(subjects)
-        self._boot_id: str | None = None
-        self._clear()
+        self._kept: list[tuple[Place, _Process]] = []
 
-    def _clear(self) -> None:
-        self.samples: dict[str, list[LatencySample]] = {name: [] for name in self._subjects}
-        self.flags: set[str] = set()
-        self.states: list[dict[str, Any]] = []
+    def add(self, place: Place, process: _Process) -> None:
+        """Take a process; after another start a machine may have other clocks, and begins anew."""
+        self._kept = [
+            (other, one)
+            for other, one in self._kept
+            if other is not place or one.boot_id == process.boot_id
+        ]
+        self._kept.append((place, process))
 
-    def add(self, process: _Process) -> None:
-        """Take a process; another start of the machine may have other clocks, and begins anew."""
-        if self.states and process.boot_id != self._boot_id:
-            self._clear()
-        self._boot_id = process.boot_id
-        self.flags |= process.flags
-        for name, sample in process.samples().items():
-            self.samples[name].append(sample)
-        self.states.append(process.states)
+    def least_used(self, places: Sequence[Place], most: int) -> list[Place]:
+        """Return at most so many machines, those with the fewest processes first."""
+        used = [place for place, _ in self._kept]
+        counts = {id(place): sum(one is place for one in used) for place in places}
+        return sorted(places, key=lambda place: counts[id(place)])[:most]
+
+    @property
+    def samples(self) -> dict[str, list[LatencySample]]:
+        """By subject, one sample per process."""
+        taken = [one.samples() for _, one in self._kept]
+        return {name: [samples[name] for samples in taken] for name in self._subjects}
+
+    @property
+    def places(self) -> list[str]:
+        """The machine of each process."""
+        return [place.name for place, _ in self._kept]
+
+    @property
+    def flags(self) -> set[str]:
+        """What any process suffered."""
+        return set().union(*(one.flags for _, one in self._kept))
+
+    @property
+    def states(self) -> list[dict[str, Any]]:
+        """Each process's machine before and after, and its name where it has one."""
+        return [
+            {**one.states, "where": place.name} if place.name else one.states
+            for place, one in self._kept
+        ]
+
+    @property
+    def runtime_version(self) -> str:
+        """As the last process said it."""
+        return self._kept[-1][1].runtime_version
 
 
 class _Process:

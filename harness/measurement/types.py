@@ -11,7 +11,7 @@ from harness.errors import MeasurementError
 from harness.quantity import TIME
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from contextlib import AbstractContextManager
 
     from numpy.typing import NDArray
@@ -292,3 +292,18 @@ class OpenWorker(Protocol):
 
     def __call__(self) -> AbstractContextManager[TimingWorker]:
         """Return the process, as a context manager that ends it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A machine to measure on.
+
+    Attributes:
+        open: Starts a fresh timing process there.
+        exclusive: Gives a context manager that keeps other work off it.
+        name: For people.
+    """
+
+    open: OpenWorker
+    exclusive: Callable[[], AbstractContextManager[None]]
+    name: str = ""

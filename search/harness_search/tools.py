@@ -149,7 +149,9 @@ class Tools:
         self._timings += 1  # every measurement has an order of its own
         seed = self.seed("order", self._timings)
         alone = self.device_lock.exclusive
-        return measure(self.backend.open, subjects, "dense", plan, alone, seed)
+        return measure(
+            self.backend.open, subjects, "dense", plan, alone, seed, self.backend.more_places()
+        )
 
     def inputs(self) -> dict[str, NDArray[Any]]:
         """Return what a model is fed while it is timed."""

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import itertools
+import threading
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -12,9 +13,15 @@ import pytest
 
 from harness.budget import parse_budget
 from harness.candidate import OnnxModel
-from harness.errors import BackendError, CandidateFailed, DeviceLost
+from harness.errors import (
+    BackendError,
+    CandidateFailed,
+    ConnectionLost,
+    DeviceLost,
+    DeviceUnreachable,
+)
 from harness.measurement.rounds import FINAL, PROBE, Plan, measure, quick
-from harness.measurement.types import Block, Measurement, Subject
+from harness.measurement.types import Block, Measurement, Place, Subject
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -54,6 +61,7 @@ class Machine:
     events: list[str] = field(default_factory=list)
     order: list[tuple[str, int]] = field(default_factory=list)
     clock_s: float = 0.0
+    boot_id: str | None = None
 
     def __post_init__(self) -> None:
         self.rng = np.random.default_rng(self.seed)
@@ -90,7 +98,7 @@ class Machine:
 class Worker:
     def __init__(self, machine: Machine) -> None:
         self.machine = machine
-        self.facts = {"runtime_version": "7"}
+        self.facts = {"runtime_version": "7", "machine": {"boot_id": machine.boot_id}}
         self.own = {name: machine.luck(machine.process_noise) for name in machine.latency_ns}
         self.states = iter(machine.states)
         self.loaded: set[str] = set()
@@ -142,6 +150,7 @@ def timed(
     plan: Plan = PROBE,
     seed: int = 0,
     repeat: Mapping[str, int] | None = None,
+    more: Sequence[Machine] = (),
 ) -> dict[str, Measurement]:
     limit = None if budget is None else parse_budget(budget)
     subjects = {
@@ -149,7 +158,8 @@ def timed(
         for name in machine.latency_ns
     }
     reference = "dense" if "dense" in subjects else None
-    return measure(machine.open, subjects, reference, plan, machine.exclusive, seed)
+    places = [Place(one.open, one.exclusive, f"board {i}") for i, one in enumerate(more, 2)]
+    return measure(machine.open, subjects, reference, plan, machine.exclusive, seed, places)
 
 
 def pair(share: float = 0.4, **more: Any) -> Machine:
@@ -588,3 +598,100 @@ def test_what_happened_to_the_machine_reaches_every_model() -> None:
 def test_the_machines_state_is_kept_of_every_process() -> None:
     measured = timed(pair(), plan=TIMED)
     assert measured["dense"].environment["processes"] == [{"before": QUIET, "after": QUIET}] * 5
+
+
+# A way to the machine that can be lost.
+
+
+@dataclass
+class Flaky:
+    """Loses the connection at the given calls of an operation."""
+
+    op: str
+    at: Sequence[int]
+    calls: int = 0
+
+    def __call__(self, op: str, names: set[str], loaded: set[str]) -> None:
+        if op == self.op:
+            self.calls += 1
+            if self.calls in self.at:
+                raise ConnectionLost("The connection to pi was lost.")
+
+
+@pytest.mark.parametrize("op", ["open", "load", "reload", "time"])
+def test_a_lost_connection_costs_the_process_in_flight_and_blames_nobody(op: str) -> None:
+    machine = pair(fault=Flaky(op, [2, 9]), process_noise=0.001)
+    measured = timed(machine, plan=TIMED)["small"]
+    assert measured.stats.n_processes == 5
+    assert measured.stats.ratio("p50").value == pytest.approx(0.4, rel=0.01)
+
+
+@pytest.mark.parametrize("plan", [TIMED, FINAL], ids=["timing", "start-up"])
+def test_a_connection_that_is_lost_every_time_ends_the_measurement(plan: Plan) -> None:
+    machine = pair(fault=Flaky("load", range(1, 100)))
+    with pytest.raises(DeviceUnreachable, match="3 times in a row"):
+        timed(machine, plan=plan)
+
+
+def test_what_was_measured_before_a_restart_of_the_machine_is_left_out() -> None:
+    machine = pair(boot_id="first")
+
+    def restart(op: str, names: set[str], loaded: set[str]) -> None:
+        if op == "open" and machine.processes == 3:
+            machine.boot_id, machine.latency_ns = "second", {"dense": 300_000, "small": 120_000}
+
+    machine.fault = restart
+    measured = timed(machine, plan=TIMED)["small"]
+    assert machine.processes == 8
+    assert measured.stats.n_processes == 5
+    assert measured.stats.p50.value == pytest.approx(120e-6, rel=0.01)
+
+
+# Several machines of one kind.
+
+
+def test_processes_are_shared_out_among_machines() -> None:
+    first, second, third = pair(seed=1), pair(seed=2), pair(seed=3)
+    measured = timed(first, plan=TIMED, more=[second, third])["small"]
+    assert [machine.processes for machine in (first, second, third)] == [2, 2, 1]
+    assert measured.stats.n_processes == 5
+    assert "boards_disagree" not in measured.flags
+    where = [states.get("where", "") for states in measured.environment["processes"]]
+    assert sorted(where) == ["", "", "board 2", "board 2", "board 3"]
+
+
+def test_machines_measure_at_the_same_time() -> None:
+    meeting = threading.Barrier(2, timeout=30)
+
+    def meet(op: str, names: set[str], loaded: set[str]) -> None:
+        if op == "open":
+            meeting.wait()
+
+    machines = [pair(fault=meet), pair(fault=meet)]
+    timed(machines[0], plan=replace(TIMED, processes=(4,)), more=machines[1:])
+
+
+def test_machines_that_differ_are_flagged() -> None:
+    alike, other = pair(0.4), pair(0.42)
+    measured = timed(alike, plan=TIMED, more=[other])
+    assert "boards_disagree" in measured["small"].flags
+    assert "boards_disagree" not in measured["dense"].flags
+
+
+def test_a_probe_takes_one_machine() -> None:
+    first, second = pair(), pair()
+    timed(first, more=[second])
+    assert (first.processes, second.processes) == (1, 0)
+
+
+def test_a_machine_that_starts_anew_costs_only_what_it_gave() -> None:
+    first, second = pair(boot_id="a"), pair(boot_id="b")
+
+    def restart(op: str, names: set[str], loaded: set[str]) -> None:
+        if op == "open" and second.processes == 1:
+            second.boot_id = "c"
+
+    second.fault = restart
+    measured = timed(first, plan=replace(TIMED, processes=(4,)), more=[second])
+    assert measured["small"].stats.n_processes == 4
+    assert first.processes + second.processes == 5

@@ -40,6 +40,11 @@ class Device:
         self._held = 0
         self.tell: Callable[[str], None] = _say_nothing
 
+    @property
+    def name(self) -> str:
+        """Where it is, for people."""
+        return self.launch.where
+
     def link(self) -> Link:
         """Return a link to it; the first time, and after a loss, a new one.
 
