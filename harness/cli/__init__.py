@@ -19,6 +19,7 @@ from harness.cli import (
     replay,
     search,
     sensitivity,
+    targets,
 )
 
 app = typer.Typer(
@@ -46,6 +47,7 @@ bench.register(app)
 doctor.register(app)
 leaderboard.register(app)
 replay.register(app)
+targets.register(app)
 listing.register(app)
 init.register(app)
 

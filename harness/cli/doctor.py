@@ -20,8 +20,9 @@ if TYPE_CHECKING:
     from harness.measurement.granule import WidthCurve
 
 _UNFIT = 4
-_SHOWN_FLAGS = ("avx2", "avx512f", "avx512_vnni", "avx_vnni", "avx512_bf16", "amx_int8",
-                "asimd", "asimddp", "i8mm", "sve", "bf16")  # fmt: skip
+SHOWN_FLAGS = ("avx2", "avx512f", "avx512_vnni", "avx_vnni", "avx512_bf16", "amx_int8",
+               "asimd", "asimddp", "i8mm", "sve", "bf16")  # fmt: skip
+"""Instruction sets that matter to a runtime's kernels."""
 
 
 def register(app: typer.Typer) -> None:
@@ -100,7 +101,7 @@ def _print(console: Console, found: Examination) -> None:
 
     machine, test = found.facts["machine"], found.test
     _heading(console, "machine")
-    flags = [name for name in _SHOWN_FLAGS if name in machine["cpu_flags"]]
+    flags = [name for name in SHOWN_FLAGS if name in machine["cpu_flags"]]
     console.print(
         f"  {escape(str(machine['cpu_model']))}, {machine['cpu_count']} CPUs, "
         f"{machine['memory_bytes'] / 2**30:.0f} GiB; {', '.join(flags) or 'no known ISA flags'}"

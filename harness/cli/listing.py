@@ -1,4 +1,4 @@
-"""`harness targets`, `tasks`, `models` and `steps`: what there is, and what works here."""
+"""`harness tasks`, `models` and `steps`: what there is."""
 
 from __future__ import annotations
 
@@ -9,33 +9,9 @@ from harness.cli.console import reported, stdout
 
 def register(app: typer.Typer) -> None:
     """Add the commands."""
-    app.command("targets", epilog="Example: harness targets")(targets)
     app.command("tasks", epilog="Example: harness tasks")(tasks)
     app.command("models", epilog="Example: harness models")(models)
     app.command("steps", epilog="Example: harness steps")(steps)
-
-
-def targets() -> None:
-    """List the targets, and what to do about those that can't be used here."""
-    with reported():
-        from rich.markup import escape
-        from rich.padding import Padding
-
-        from harness.errors import BackendUnavailable
-        from harness_backends.registry import open_backend
-        from harness_backends.targets import load_targets
-
-        console = stdout()
-        for name, target in load_targets().items():
-            try:
-                version = open_backend(target).check_available()
-                status = f"[green]available[/], {target.backend} {version}"
-            except BackendUnavailable as exc:
-                status = f"[yellow]not available here[/]: {escape(str(exc))}"
-            granule = "probed" if target.granule is None else target.granule
-            counts = f"threads {target.threads}, batch {target.batch}, granule {granule}"
-            console.print(f"[bold]{escape(name)}[/]  {escape(target.description)} ({counts})")
-            console.print(Padding(status, (0, 0, 0, 4), expand=False))
 
 
 def tasks() -> None:

@@ -49,7 +49,7 @@ def listed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
 
 
 def test_the_shipped_targets_are_listed(listed: dict[str, str]) -> None:
-    assert set(listed) == {"cpu", "gpu", "jetson", "raspberry-pi"}
+    assert set(listed) == {"cpu", "gpu", "jetson", "raspberry-pi", "qemu-arm64"}
 
 
 def test_the_cpu_is_available_with_its_runtimes_version(listed: dict[str, str]) -> None:
@@ -64,7 +64,8 @@ def test_a_board_is_listed_as_not_available_with_what_to_do(
 ) -> None:
     assert "not available" in listed[board]
     assert "no host is known" in listed[board]
-    assert "`--target cpu`" in listed[board]
+    assert f"`harness targets add {board} --host USER@BOARD" in listed[board]
+    assert f"`harness targets check {board}`" in listed[board]
 
 
 def test_the_gpu_is_listed_as_not_available_with_what_to_do(listed: dict[str, str]) -> None:
