@@ -58,8 +58,8 @@ class HostCheck:
         """What stands in the way of trusting what is timed there; empty where nothing does."""
         found = self.measurement.flags if self.measurement is not None else ()
         blocking = [f"{name}: {flag.BLOCKING[name]}" for name in found if name in flag.BLOCKING]
-        slowed = self.after.get("throttled") or ()
-        return (*blocking, *(f"the board reports now: {words}" for words in slowed))
+        slowed = ", ".join(self.after.get("throttled") or ())
+        return (*blocking, *([f"the board reports now: {slowed}"] if slowed else []))
 
     @property
     def exit_code(self) -> int:

@@ -35,27 +35,29 @@ def worst(checks: Sequence[HostCheck]) -> int:
 
 def print_check(console: Console, target: Target, check: HostCheck) -> None:
     """Print what one board said of itself, and what was timed there."""
+    if check.facts is None:
+        return  # not reached: the verdict says why
     console.print(f"[bold]{escape(check.host or 'this machine')}[/]")
     table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
     table.add_column(style="dim", no_wrap=True)
     table.add_column(overflow="fold")
-    rows = _fact_rows(target, check.facts) if check.facts is not None else []
+    rows = _fact_rows(target, check.facts)
     if check.before is not None:
         rows += _state_rows(check.before, check.after)
-    if target.emulated_cpu and check.facts is not None:
+    if target.emulated_cpu:
         rows.append(("timing", "none: an emulator counts instructions, its time is no latency"))
     if check.measurement is not None:
         rows += _timing_rows(check.measurement)
     for key, value in rows:
         table.add_row(f"  {key}", escape(value))
-    if rows:
-        console.print(table)
+    console.print(table)
 
 
 def print_verdict(console: Console, target: Target, checks: Sequence[HostCheck]) -> None:
     """Print for each board whether it is usable, or what stands in the way; then what is next."""
+    console.print("[bold]verdict[/]")
     for check in checks:
-        where = f"{escape(check.host)}: " if check.host is not None else ""
+        where = f"  {escape(check.host)}: " if check.host is not None else "  "
         if check.error is not None:
             console.print(f"{where}[bold red]not usable[/]: {escape(str(check.error))}")
         elif check.obstacles:

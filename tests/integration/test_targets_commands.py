@@ -273,7 +273,7 @@ def test_this_machine_needs_no_host(file: Path) -> None:
     text = said("check", "here")
     assert text.startswith("this machine board unknown")
     assert "frequency unknown; limit 0.00 GHz" in text
-    assert " usable Next:" in text
+    assert " verdict usable Next:" in text
 
 
 def test_nothing_is_wider_than_a_terminal(
@@ -290,7 +290,7 @@ def test_a_slowed_down_board_is_unfit(file: Path, pi: dict[str, Any]) -> None:
     text = said("check", "board", code=4)
     assert "throttling under-voltage, throttled" in text
     assert "pi@a: reached, but unfit: " in text
-    assert "the board reports now: under-voltage" in text
+    assert "the board reports now: under-voltage, throttled" in text
 
 
 def test_a_blocking_flag_is_told_with_its_meaning(
