@@ -11,8 +11,10 @@ from pathlib import Path
 
 import pytest
 import typer
+from typer.testing import CliRunner
 
 from harness.cli import app as typer_app
+from harness.measurement.flags import BLOCKING, NOTES
 
 ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text()
@@ -83,6 +85,46 @@ def test_the_compressions_of_the_readme_are_what_the_command_takes(words: list[s
     assert steps
     check_order([parse_step(step) for step in steps])
     app.commands["compress"].make_context("compress", words[2:])  # type: ignore[attr-defined]
+
+
+def board_commands(page: str) -> list[list[str]]:
+    """Return the commands of a page's blocks about boards, as words."""
+    blocks = re.findall(r"<!-- boards -->\n```bash\n(.*?)```", (ROOT / page).read_text(), re.S)
+    return [shlex.split(line) for text in blocks for line in text.strip().splitlines()]
+
+
+@pytest.mark.parametrize("page", ["README.md", "backends/BOARDS.md"])
+def test_boards_are_added_as_the_pages_give_it(page: str, tmp_path: Path) -> None:
+    """What connects to a board is only parsed; the rest is run, in the order of the page."""
+    ran = set()
+    for words in board_commands(page):
+        assert words[0] == "harness"
+        group, name, arguments = app, words[1], words[2:]
+        if name == "targets":
+            group, name, arguments = app.commands[name], words[2], words[3:]  # type: ignore[attr-defined]
+        group.commands[name].make_context(name, list(arguments))  # type: ignore[attr-defined]
+        if name in ("add", "show", "remove"):
+            ended = CliRunner().invoke(typer_app, words[1:], env=here(tmp_path))
+            assert ended.exit_code == 0, ended.output
+        ran.add(name)
+    assert {"add", "check", "search"} <= ran
+
+
+def test_every_flag_that_a_board_may_suffer_exists() -> None:
+    text = (ROOT / "backends" / "BOARDS.md").read_text()
+    named = set(re.findall(r"`([a-z]+(?:_[a-z]+)+|drift|throttled|contended|pressure)`", text))
+    named -= {"get_throttled", "jetson_clocks"}
+    assert "sensor_absent" in named
+    assert named <= BLOCKING.keys() | NOTES.keys()
+
+
+def test_the_sections_of_the_page_about_boards_are_there() -> None:
+    text = (ROOT / "backends" / "BOARDS.md").read_text()
+    titles = {
+        re.sub(r"[^a-z -]", "", title.lower()).replace(" ", "-")
+        for title in re.findall(r"^## (.+)$", text, re.M)
+    }
+    assert set(re.findall(r"\]\(#([\w-]+)\)", text)) == titles
 
 
 @pytest.mark.slow
@@ -158,7 +200,7 @@ def test_the_dictionary_has_every_column() -> None:
 
 
 def test_documented_files_exist() -> None:
-    for page in ("README.md", "tests/README.md"):
+    for page in ("README.md", "tests/README.md", "backends/README.md", "backends/BOARDS.md"):
         text = (ROOT / page).read_text()
         for path in re.findall(r"\]\(([\w/.-]+)\)|`python (tests/[\w/.]+)", text):
             name = path[0] or path[1]
