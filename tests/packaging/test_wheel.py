@@ -34,6 +34,7 @@ def test_the_wheel_holds_the_four_packages_and_nothing_else(built: Path) -> None
     for needed in (
         "harness/py.typed", "harness_backends/targets/cpu.toml", "harness_backends/agent/worker.py",
         "harness_backends/targets/jetson.toml", "harness_search/py.typed",
+        "harness_backends/emulation/insncount.c",
     ):  # fmt: skip
         assert needed in names
     assert not [name for name in names if "tests" in name or "studies" in name]
