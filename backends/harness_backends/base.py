@@ -127,6 +127,25 @@ class DeviceLock(Protocol):
         """Hold it alone."""
 
 
+class Busy:
+    """The lock of an emulated machine: its work disturbs what is timed here, and nothing it.
+
+    Args:
+        host: This host's.
+    """
+
+    def __init__(self, host: HostLock) -> None:
+        self._host = host
+
+    def shared(self) -> AbstractContextManager[None]:
+        """Keep timing on this host away."""
+        return self._host.shared()
+
+    def exclusive(self) -> AbstractContextManager[None]:
+        """Keep timing on this host away; others may work."""
+        return self._host.shared()
+
+
 class Backend(ABC):
     """A runtime on a target."""
 
@@ -143,10 +162,9 @@ class Backend(ABC):
         """Whether running many samples there takes its time: on a board, or in an emulator."""
         return bool(self.target.hosts or self.target.emulated_cpu)
 
-    @classmethod
     @abstractmethod
-    def check_available(cls) -> str:
-        """Return the runtime's version.
+    def check_available(self) -> str | None:
+        """Return the runtime's version; None where only the device knows. Connects to nothing.
 
         Raises:
             BackendUnavailable: If it can't be used here; the message has the remedy.

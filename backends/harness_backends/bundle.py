@@ -18,8 +18,8 @@ _AGENT = "harness_backends.agent"
 MODULES = (
     "harness.measurement.lockfile",
     *(f"{_AGENT}.{name}" for name in (
-        "frames", "machine", "process", "store", "timing", "runtimes", "worker", "child",
-        "supervisor",
+        "frames", "machine", "process", "store", "timing", "counting", "runtimes", "worker",
+        "child", "supervisor",
     )),
 )  # fmt: skip
 """What is sent, each after what it imports."""

@@ -6,7 +6,7 @@ import importlib.metadata
 import itertools
 import re
 from contextlib import contextmanager
-from functools import partial
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -21,9 +21,11 @@ from harness.errors import (
 from harness.measurement.types import Block, OperatorTime, Place
 from harness_backends.agent.frames import pack, unpack
 from harness_backends.agent.timing import unpack_blocks
-from harness_backends.base import Backend, Session, Worker
+from harness_backends.base import Backend, Busy, Session, Worker
+from harness_backends.emulation.root import find_root
 from harness_backends.transport.channel import Channel
 from harness_backends.transport.device import Device
+from harness_backends.transport.emulated import emulated
 from harness_backends.transport.launch import local
 from harness_backends.transport.ssh import over_ssh
 
@@ -36,7 +38,6 @@ if TYPE_CHECKING:
     from harness.measurement.hostlock import HostLock
     from harness.target import Target
     from harness_backends.base import DeviceLock
-    from harness_backends.transport.launch import Launch
 
 OLDEST = (1, 12)
 """The first that knows operator set 17, which models are exported in."""
@@ -203,11 +204,22 @@ class OnnxRuntimeBackend(Backend):
 
     def __init__(self, target: Target) -> None:
         super().__init__(target)
-        self._device, *self._others = map(Device, _launches(target))
 
-    @classmethod
-    def check_available(cls) -> str:
-        """Return the installed version, without importing it."""
+    @cached_property
+    def _devices(self) -> list[Device]:
+        """The machines, none of them connected to yet."""
+        target = self.target
+        if target.emulated_cpu:
+            return [Device(emulated(target.emulated_cpu, self))]
+        boards = [over_ssh(target.name, host, target.python) for host in target.hosts]
+        return [Device(launch) for launch in boards or [local()]]
+
+    def check_available(self) -> str | None:
+        """Return the installed version, without importing it; None of a board's."""
+        if self.target.hosts:
+            return None
+        if self.target.emulated_cpu:
+            return find_root().runtime_version(self.target.emulated_cpu)
         try:
             return importlib.metadata.version("onnxruntime")
         except importlib.metadata.PackageNotFoundError as exc:
@@ -217,30 +229,26 @@ class OnnxRuntimeBackend(Backend):
 
     def open(self) -> OnnxRuntimeWorker:
         """Start a fresh worker."""
-        return OnnxRuntimeWorker(self.target, self._device)
+        return OnnxRuntimeWorker(self.target, self._devices[0])
 
     def report_to(self, tell: Callable[[str], None]) -> None:
         """Have it told when the machine is waited for."""
         super().report_to(tell)
-        for device in (self._device, *self._others):
+        for device in self._devices:
             device.tell = tell
 
     def more_places(self) -> list[Place]:
         """Return the target's other boards."""
         return [
             Place(partial(OnnxRuntimeWorker, self.target, device), device.exclusive, device.name)
-            for device in self._others
+            for device in self._devices[1:]
         ]
 
     def device_lock(self, host: HostLock) -> DeviceLock:
         """Return the board's lock, or the host's for what runs on it."""
-        return self._device if self.target.hosts else host
-
-
-def _launches(target: Target) -> list[Launch]:
-    """Return how an agent is started on each machine of a target."""
-    boards = [over_ssh(target.name, host, target.python) for host in target.hosts]
-    return boards or [local()]
+        if self.target.emulated_cpu:
+            return Busy(host)
+        return self._devices[0] if self.target.hosts else host
 
 
 def _opened(target: Target, device: Device) -> Channel:
@@ -254,7 +262,7 @@ def _opened(target: Target, device: Device) -> Channel:
     except (DeviceLost, ConnectionLost):
         raise
     except BackendError as exc:
-        where, python = device.launch.where, device.launch.python[0]
+        where, python = device.launch.where, target.python
         raise BackendUnavailable(
             f"Target {target.name!r}: the ONNX Runtime of {python} on {where} can't be used: "
             f"{exc}. Run `{python} -m pip install onnxruntime` there, or name another Python with "

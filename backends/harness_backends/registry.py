@@ -55,12 +55,11 @@ def open_backend(target: Target) -> Backend:
     if target.board and not target.hosts and not is_here(target):
         raise BackendUnavailable(_no_host(target))
     try:
-        cls = backend_class(target.backend)
-        if not target.hosts:  # a board's runtime is looked at when it is first connected to
-            cls.check_available()
+        backend = backend_class(target.backend)(target)
+        backend.check_available()
     except BackendUnavailable as exc:
         raise BackendUnavailable(f"Target {target.name!r} can't be used here: {exc}") from exc
-    return cls(target)
+    return backend
 
 
 def facts_of(backend: Backend, lock: DeviceLock) -> Mapping[str, Any]:

@@ -15,7 +15,6 @@ from harness_backends.registry import open_backend
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
-    from contextlib import AbstractContextManager
 
     from harness.measurement.types import Measurement
     from harness.target import Target
@@ -57,7 +56,11 @@ class HostCheck:
     def obstacles(self) -> tuple[str, ...]:
         """What stands in the way of trusting what is timed there; empty where nothing does."""
         found = self.measurement.flags if self.measurement is not None else ()
-        blocking = [f"{name}: {flag.BLOCKING[name]}" for name in found if name in flag.BLOCKING]
+        blocking = [
+            f"{name}: {flag.BLOCKING[name]}"
+            for name in found
+            if name in flag.BLOCKING and name != "emulated"  # that is what it was asked to be
+        ]
         slowed = ", ".join(self.after.get("throttled") or ())
         return (*blocking, *([f"the board reports now: {slowed}"] if slowed else []))
 
@@ -98,9 +101,7 @@ def _check_host(target: Target, host: str | None) -> HostCheck:
         backend = open_backend(target)
         with backend.open() as worker:
             check = replace(check, facts=worker.facts, before=worker.state())
-        # An emulator's time is no latency: there is nothing to time.
-        if not target.emulated_cpu:
-            check = replace(check, measurement=_time(backend))
+        check = replace(check, measurement=_time(backend))
     except HarnessError as exc:
         return replace(check, error=exc)
     return check
@@ -108,10 +109,6 @@ def _check_host(target: Target, host: str | None) -> HostCheck:
 
 def _time(backend: Backend) -> Measurement:
     subjects = {_MODEL: frozen.frozen_reference()}
-    plan = quick(_TIMED_S)
-    return measure(backend.open, subjects, None, plan, _exclusive())[_MODEL]
-
-
-def _exclusive() -> Callable[[], AbstractContextManager[None]]:
-    """Return what keeps other work off the machine that is timed."""
-    return HostLock().exclusive
+    plan = quick(_TIMED_S, quantity=backend.target.quantity)
+    alone = backend.device_lock(HostLock()).exclusive
+    return measure(backend.open, subjects, None, plan, alone)[_MODEL]

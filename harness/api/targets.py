@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from harness.errors import BackendUnavailable, ConfigError
 from harness.target import Target
+from harness_backends.emulation.build import build_root
+from harness_backends.emulation.root import root_folder
 from harness_backends.registry import BACKENDS, backend_class
 from harness_backends.targets import (
     find_target,
@@ -21,7 +23,7 @@ from harness_backends.targets import (
 from harness_backends.targets.userfile import file_locked, remove_table, set_values
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
     from pathlib import Path
 
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,63}")
@@ -84,6 +86,26 @@ def add_target(name: str, values: Mapping[str, Any], *, force: bool = False) -> 
             set_values(name, written)
     before = {key: getattr(known, key) for key in written} if known is not None else {}
     return Added(target, user_file(), written, before, shipped is not None)
+
+
+def is_emulated(name: str) -> bool:
+    """Whether a target is an emulated machine, which is made and not reached."""
+    known = load_targets().get(name)
+    return known is not None and bool(known.emulated_cpu)
+
+
+def make_emulated(progress: Callable[[str], None]) -> Path:
+    """Make the emulated machine, from packages that are fetched; return its folder.
+
+    Args:
+        progress: Is told, in a few words, what is being done.
+
+    Raises:
+        BackendUnavailable: If it can't be made here.
+    """
+    folder = root_folder()
+    build_root(folder, progress)
+    return folder
 
 
 def remove_target(name: str) -> bool:

@@ -9,7 +9,7 @@ from rich.table import Table
 
 from harness.measurement.flags import BLOCKING, NOTES
 from harness.provenance import now_utc
-from harness.units import format_latency
+from harness.quantity import TIME
 from harness_results.record import latency_figures
 
 if TYPE_CHECKING:
@@ -37,15 +37,14 @@ def print_check(console: Console, target: Target, check: HostCheck) -> None:
     """Print what one board said of itself, and what was timed there."""
     if check.facts is None:
         return  # not reached: the verdict says why
-    console.print(f"[bold]{escape(check.host or 'this machine')}[/]")
+    here = f"emulated {target.emulated_cpu}" if target.emulated_cpu else "this machine"
+    console.print(f"[bold]{escape(check.host or here)}[/]")
     table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
     table.add_column(style="dim", no_wrap=True)
     table.add_column(overflow="fold")
     rows = _fact_rows(target, check.facts)
     if check.before is not None:
         rows += _state_rows(check.before, check.after)
-    if target.emulated_cpu:
-        rows.append(("timing", "none: an emulator counts instructions, its time is no latency"))
     if check.measurement is not None:
         rows += _timing_rows(check.measurement)
     for key, value in rows:
@@ -65,8 +64,10 @@ def print_verdict(console: Console, target: Target, checks: Sequence[HostCheck])
             console.print(f"{where}[bold yellow]reached, but unfit[/]: {reasons}")
         else:
             console.print(f"{where}[bold green]usable[/]")
-    if not worst(checks) and not target.emulated_cpu:
-        name = escape(target.name)
+    name = escape(target.name)
+    if not worst(checks) and target.emulated_cpu:
+        console.print(f"[dim]Next: `harness search --target {name} --budget 80Minstr`[/]")
+    elif not worst(checks):
         console.print(
             f"[dim]Next: `harness search --target {name} --budget 10ms`; `harness doctor --target "
             f"{name}` says what it resolves[/]"
@@ -146,15 +147,10 @@ def _throttling(state: Mapping[str, Any]) -> str:
 
 
 def _timing_rows(timed: Measurement) -> list[tuple[str, str]]:
-    p50 = timed.stats.p50
-    rows = [
-        (
-            "timing",
-            f"p50 {format_latency(p50.value)} ({format_latency(p50.lo)} to "
-            f"{format_latency(p50.hi)}, 95 %) for three 3x3 convolutions, {timed.stats.n_calls} "
-            "calls",
-        )
-    ]
+    p50, quantity = timed.stats.p50, timed.stats.quantity
+    interval = quantity.interval([p50.value, p50.lo, p50.hi]).replace(")", ", 95 %)")
+    what = f"p50 {interval} for three 3x3 convolutions, {timed.stats.n_calls} calls"
+    rows = [("timing" if quantity is TIME else "counted", what)]
     words = {**BLOCKING, **NOTES}
     ordered = sorted(timed.flags, key=lambda flag: (flag not in BLOCKING, flag))
     return [*rows, *(("flag", f"{flag}: {words[flag]}") for flag in ordered)]

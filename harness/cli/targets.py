@@ -86,11 +86,12 @@ def add(
 ) -> None:
     """Write a target into your file; nothing is connected to.
 
-    Under the name of a shipped one it inherits the rest from it.
+    Under the name of a shipped one it inherits the rest from it. Of qemu-arm64, the emulated
+    machine, it fetches Debian packages and wheels and makes it, in a minute.
     """
     with reported():
-        from harness.api.targets import add_target
-        from harness.cli.targets_text import print_added
+        from harness.api.targets import add_target, is_emulated, make_emulated
+        from harness.cli.targets_text import print_added, print_made
         from harness.units import parse_count
 
         count = None if threads is None else parse_count(threads, "--threads")
@@ -99,6 +100,11 @@ def add(
             "description": description,
         }  # fmt: skip
         given = {key: value for key, value in options.items() if value is not None}
+        if not given and is_emulated(name):
+            with stderr().status("making the emulated machine") as status:
+                folder = make_emulated(status.update)
+            print_made(stdout(), name, folder)
+            return
         print_added(stdout(), add_target(name, given, force=force))
 
 

@@ -15,6 +15,7 @@ from harness_backends.targets import user_file
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from pathlib import Path
 
     from rich.console import Console
 
@@ -55,6 +56,12 @@ def print_added(console: Console, added: Added) -> None:
     console.print(f"Next: harness targets check {shlex.quote(name)}", markup=False)
 
 
+def print_made(console: Console, name: str, folder: Path) -> None:
+    """Print where an emulated machine lies, and the next command."""
+    console.print(f"The emulated machine of {escape(name)} is in {escape(str(folder))}")
+    console.print(f"Next: harness targets check {shlex.quote(name)}", markup=False)
+
+
 def print_options(console: Console, name: str, options: Sequence[tuple[str, Any, str]]) -> None:
     """Print every option with its value and its origin, and where the user's file is."""
     table = Table(box=None, pad_edge=False, header_style="dim")
@@ -81,7 +88,8 @@ def _status(target: Target) -> str:
     if target.hosts:
         command = f"harness targets check {shlex.quote(target.name)}"
         return f"[green]over ssh[/], not asked now: `{escape(command)}` does"
-    return f"[green]available[/], {escape(target.backend)} {escape(backend.check_available())}"
+    version = backend.check_available() or ""
+    return f"[green]available[/], {escape(target.backend)} {escape(version)}"
 
 
 def _written(key: str, value: Any) -> str:

@@ -96,8 +96,7 @@ class PlainWorker(Worker):
 class PlainBackend(Backend):
     name = "plain"
 
-    @classmethod
-    def check_available(cls) -> str:
+    def check_available(self) -> str:
         return "1"
 
     def open(self) -> Worker:
@@ -439,8 +438,7 @@ def test_a_backend_that_lacks_a_method_can_not_be_made() -> None:
     class Half(Backend):
         name = "half"
 
-        @classmethod
-        def check_available(cls) -> str:
+        def check_available(self) -> str:
             return "1"
 
     with pytest.raises(TypeError, match="open"):
@@ -465,8 +463,7 @@ class TestUnavailable:
 
     def test_the_contract_skips_with_the_backends_own_words(self) -> None:
         class Absent(PlainBackend):
-            @classmethod
-            def check_available(cls) -> str:
+            def check_available(self) -> str:
                 raise BackendUnavailable("Run `pip install it`.")
 
         class Suite(BackendContract):

@@ -78,7 +78,7 @@ def test_workers_are_started_and_not_forked_so_that_each_lies_elsewhere_in_memor
 
 
 def test_a_runtime_that_is_missing_is_a_backend_error_and_not_a_lost_device() -> None:
-    bare = replace(local(), python=(sys.executable, "-I", "-S"))
+    bare = replace(local(), worker=(sys.executable, "-I", "-S"))
     with closing(Link(bare)) as running:
         with pytest.raises(BackendError, match="ModuleNotFoundError") as caught:
             Channel(running, "onnxruntime")

@@ -14,9 +14,10 @@ import sys
 import tempfile
 import threading
 import time
-from typing import IO, Any, Dict
+from typing import IO, Any, Dict, Optional
 
 from harness_backends.agent import frames
+from harness_backends.agent.counting import InstructionCounter, count_block
 from harness_backends.agent.frames import Header, Reply, pack, unpack
 from harness_backends.agent.machine import machine_facts, machine_state
 from harness_backends.agent.process import (
@@ -56,9 +57,10 @@ class Loaded:
 class Worker:
     """Answers requests; holds the loaded models."""
 
-    def __init__(self, runtime: str, store: Store) -> None:
+    def __init__(self, runtime: str, store: Store, counts: Optional[str]) -> None:
         self.runtime = RUNTIMES[runtime]()
         self.np, self.store = self.runtime.np, store
+        self.counter = None if counts is None else InstructionCounter(counts)
         self.models: Dict[str, Loaded] = {}
 
     def hello(self) -> Header:
@@ -67,6 +69,7 @@ class Worker:
             "python": platform.python_version(),
             "pid": os.getpid(),
             "runtime_version": self.runtime.version,
+            "quantity": "time" if self.counter is None else "instructions",
             "machine": machine_facts(),
             "timer": timer_facts(self.np),
         }
@@ -116,13 +119,19 @@ class Worker:
         return pack(self.np, [("", array) for array in outputs])
 
     def time(self, header: Header, blob: bytes) -> Reply:
-        """Time blocks of calls; return int64 [3, calls] per block: wall, CPU, switches."""
+        """Time blocks of calls; return int64 [3, calls] per block: wall, CPU, switches.
+
+        Under an emulator that counts: instructions, the same, and zeros.
+        """
         taken = []
         gc.disable()
         try:
             for key, calls in header["blocks"]:
                 loaded = self.models[key]
-                taken.append(time_block(self.np, loaded.call, calls, loaded.threads == 1))
+                if self.counter is not None:
+                    taken.append(count_block(self.np, self.counter, loaded.call, calls))
+                else:
+                    taken.append(time_block(self.np, loaded.call, calls, loaded.threads == 1))
         finally:
             gc.enable()
         return {}, b"".join(block.tobytes() for block in taken)
@@ -173,8 +182,8 @@ def main(setup: Header) -> None:
     """Answer requests until standard input ends.
 
     Args:
-        setup: Has "id" of the request for this worker, "runtime", and the store's "folder" and
-            "limit_bytes".
+        setup: Has "id" of the request for this worker, "runtime", the store's "folder" and
+            "limit_bytes", and "counts", the file of an emulator's counts or None.
     """
     be_first_to_go()
     stdin, mouth = frames.Ear(sys.stdin.buffer), frames.Mouth(frames.take_stdout())
@@ -183,7 +192,8 @@ def main(setup: Header) -> None:
     watch.start()
     mouth.begin()
     try:
-        worker = Worker(setup["runtime"], Store(setup["folder"], setup["limit_bytes"]))
+        store = Store(setup["folder"], setup["limit_bytes"])
+        worker = Worker(setup["runtime"], store, setup["counts"])
     except Exception as error:
         mouth.say(dict(frames.failure(error), id=setup["id"]))
         return

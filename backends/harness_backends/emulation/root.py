@@ -9,7 +9,7 @@ from harness.errors import BackendUnavailable
 from harness.folders import cache_folder
 from harness_backends.emulation.cpus import find_cpu
 from harness_backends.emulation.folder import made_by
-from harness_backends.emulation.recipe import PYTHON, recipe_version
+from harness_backends.emulation.recipe import PYTHON, WHEELS, recipe_version
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -44,6 +44,15 @@ class ArmRoot:
     def view(self, cpu: str) -> Path:
         """Return what a program on an emulated CPU sees as `/`."""
         return self.folder / "views" / cpu
+
+    def runtime_version(self, cpu: str) -> str:
+        """Return the version of its ONNX Runtime.
+
+        Raises:
+            ConfigError: If there is no such CPU.
+        """
+        find_cpu(cpu)
+        return WHEELS[0].partition("==")[2]
 
     def argv(self, cpu: str, counts: Path | None = None) -> list[str]:
         """Return the argument list of an emulated Python; its own arguments are appended.

@@ -140,8 +140,7 @@ class FakeBackend(Backend):
     name: ClassVar[str] = "fake"
     PATH: ClassVar[str] = "harness_backends.testing.fake:FakeBackend"
 
-    @classmethod
-    def check_available(cls) -> str:
+    def check_available(self) -> str:
         """Return a version; it is always there."""
         return "1.0"
 

@@ -26,10 +26,12 @@ class Launch:
     Attributes:
         where: The device, for people.
         argv: Starts a supervisor, given the bytes that it is to read.
-        python: Starts a Python there; how the supervisor starts workers.
+        worker: Starts a Python there; how the supervisor starts workers.
         folder: Where the device keeps what it was sent.
         locks: Where its lock lies.
         environment: Beside this process's own.
+        counts: The file in which an emulator counts a worker's instructions; None where time is
+            measured.
         watchdog_s: The supervisor ends itself when it has heard nothing for so long, seconds; None
             where the end of its standard input can't be missed.
         far: Whether what is sent takes its time.
@@ -39,11 +41,12 @@ class Launch:
 
     where: str
     argv: Callable[[int], list[str]]
-    python: tuple[str, ...]
+    worker: tuple[str, ...]
     folder: str
     locks: str
     explained: Callable[[int | None, str], HarnessError]
     environment: Mapping[str, str] = field(default_factory=dict)
+    counts: str | None = None
     watchdog_s: float | None = None
     far: bool = False
 
@@ -59,7 +62,11 @@ def local() -> Launch:
 
 
 def on_this_machine(
-    where: str, python: tuple[str, ...], environment: Mapping[str, str] | None = None
+    where: str,
+    python: tuple[str, ...],
+    environment: Mapping[str, str] | None = None,
+    worker: tuple[str, ...] | None = None,
+    counts: str | None = None,
 ) -> Launch:
     """Return how an agent is started with a Python of this machine.
 
@@ -67,6 +74,8 @@ def on_this_machine(
         where: What that is, for people.
         python: Starts it.
         environment: Beside this process's own.
+        worker: Starts it for a worker; as `python` unless given.
+        counts: As in `Launch`.
     """
     from harness.errors import DeviceLost
 
@@ -79,11 +88,12 @@ def on_this_machine(
     return Launch(
         where=where,
         argv=lambda size: [*python, "-c", BOOT, str(size)],
-        python=python,
+        worker=worker or python,
         folder=str(cache_folder() / "sent"),
         locks=str(hostlock.FOLDER),
         explained=explained,
         environment=environment or {},
+        counts=counts,
     )
 
 

@@ -58,8 +58,8 @@ class Link:
         self._lost: ConnectionLost | None = None
         self._writing = threading.Lock()
         setup = {
-            "launch": list(launch.python), "folder": launch.folder, "locks": launch.locks,
-            "limit_bytes": STORE_BYTES, "watchdog_s": launch.watchdog_s,
+            "launch": list(launch.worker), "counts": launch.counts, "locks": launch.locks,
+            "folder": launch.folder, "limit_bytes": STORE_BYTES, "watchdog_s": launch.watchdog_s,
         }  # fmt: skip
         document = bundle.document(setup)
         try:

@@ -47,7 +47,7 @@ def over_ssh(target: str, host: str, python: str) -> Launch:
         return ["ssh", "-T", *options, "--", host, f"{python} -u -c {shlex.quote(BOOT)} {size}"]
 
     return Launch(
-        where=host, argv=argv, python=(python, "-u"), folder=_FOLDER, locks=str(hostlock.FOLDER),
+        where=host, argv=argv, worker=(python, "-u"), folder=_FOLDER, locks=str(hostlock.FOLDER),
         explained=lambda code, said: _explained(target, host, python, code, said),
         watchdog_s=WATCHDOG_S, far=True,
     )  # fmt: skip

@@ -10,7 +10,7 @@ import ctypes
 import gc
 import os
 import statistics
-from typing import Callable, Dict, List
+from typing import Any, Callable, Dict, List
 
 MARK = 4242
 """Number of a system call that no kernel has: the plugin writes the count at each."""
@@ -88,6 +88,14 @@ class InstructionCounter:
         except OSError:
             return {}
         return {int(label): int(executed) for label, executed in lines}
+
+
+def count_block(
+    np: Any, counter: InstructionCounter, call: Callable[[], object], calls: int
+) -> Any:
+    """Return what `timing.time_block` does, of instructions: int64 [3, calls], no switches."""
+    counted = counter.count(call, calls)
+    return np.array([counted, counted, [0] * calls], dtype="<i8")
 
 
 def _nothing() -> None:
