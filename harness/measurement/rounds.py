@@ -71,7 +71,7 @@ class Plan:
         sittings: Numbers of sittings in each process after which to look, ascending.
         half_width: Stop once the relative half-width of the estimate that decides is this small.
         limit_s: A process gets no more sittings than fit in this, seconds from its start, but
-            `least_sittings`, and the calls that the budgets' statistic needs.
+            `least_sittings` at least, and the calls that the budgets' statistic needs.
         confidence: Of the reported intervals, all looks together.
         startups: Processes in which each model is started alone; 0 for none.
         quantity: What calls are measured in. Instructions need no warm-up: once a session has run,

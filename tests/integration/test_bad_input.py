@@ -106,7 +106,7 @@ def assert_refused(ended: Result, *named: str) -> None:
         (["--budget", "10 parsecs"], ["'10 parsecs'"]),
         (["--budget", ""], ["''"]),
         (["--budget", "80Minstr"], ["'80Minstr'"]),
-        (["--budget", "50%,10ms"], ["'50%,10ms'", "not both"]),
+        (["--budget", "50%,10ms"], ["'50%,10ms'", "not mixed"]),
         (["--budget", "50%,"], ["50%,"]),
         (["--budget", "50%,30"], ["'30'", "Add a unit"]),
         (["--target", "fakee"], ["'fakee'", "Did you mean 'fake'?", "harness targets"]),

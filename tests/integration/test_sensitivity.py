@@ -154,7 +154,7 @@ def test_what_failed_or_was_disturbed_is_measured_again(
     path = table_of(copy)
     lines = path.read_text().splitlines(keepends=True)
     disturbed = lines[2].rstrip("\n") + "throttled\n"
-    failed = ",".join([*lines[4].split(",")[:8], *[""] * 14, "BackendError: killed", "\n"])
+    failed = ",".join([*lines[4].split(",")[:8], *[""] * 18, "BackendError: killed", "\n"])
     path.write_text("".join([*lines[:2], disturbed, lines[3], failed]))
     ended = analyse(copy)
     assert ended.exit_code == 0, ended.stderr
