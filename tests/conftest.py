@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import os
 
+pytest_plugins = ["support.board.fixtures"]
+
 
 def _take_one_core() -> None:
     cores = sorted(os.sched_getaffinity(0))
