@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import statistics
 import subprocess
 import time
@@ -184,6 +185,18 @@ def test_memory_may_be_short(ssh_board: Loopback) -> None:
     told = ssh_board.ssh(f"python3 -c '{code}'")
     assert told.stdout == "1048576\n"
     assert "MemoryError" in told.stderr
+
+
+def test_its_cpu_may_lack_what_its_files_promise(board: Board) -> None:
+    words = "0x4e809400, 0xd65f03c0"  # sdot v0.4s, v0.16b, v0.16b; ret
+    code = (
+        "import ctypes, mmap, struct\n"
+        f"page = mmap.mmap(-1, 4096, prot=7); page.write(struct.pack('<2I', {words}))\n"
+        "ctypes.CFUNCTYPE(None)(ctypes.addressof(ctypes.c_char.from_buffer(page)))()"
+    )
+    assert subprocess.run([*board.pipe_argv(), "-c", code]).returncode == 0
+    board.change(cpu="cortex-a53")
+    assert subprocess.run([*board.pipe_argv(), "-c", code]).returncode == -signal.SIGILL
 
 
 @pytest.mark.parametrize("mounted", [True, False])
