@@ -131,6 +131,6 @@ def unpack(package: Path, into: Path, members: Sequence[str] = ()) -> None:
     if reading.returncode or written.returncode:
         lines = told.decode(errors="replace").strip().splitlines() or ["no reason given"]
         raise BackendUnavailable(
-            f"Unpacking {package.name} failed: {lines[-1]}. Free some space on the disk, or try "
+            f"Unpacking {package.name} failed: {lines[0]}. Free some space on the disk, or try "
             "again."
         )

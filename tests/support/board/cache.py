@@ -25,13 +25,10 @@ SSHD_PACKAGES = tuple(
 )  # fmt: skip
 
 
-def test_cache() -> Path:
+def rig_cache() -> Path:
     """Return the folder that survives; `HARNESS_TEST_CACHE` overrides the user's cache."""
     override = os.environ.get("HARNESS_TEST_CACHE")
     return Path(override) if override else platformdirs.user_cache_path("latency-harness-tests")
-
-
-test_cache.__test__ = False  # type: ignore[attr-defined]
 
 
 def cached_root() -> ArmRoot:
@@ -40,7 +37,7 @@ def cached_root() -> ArmRoot:
     Raises:
         BackendUnavailable: If it can't be made here.
     """
-    folder = test_cache() / "arm64"
+    folder = rig_cache() / "arm64"
     build_root(folder, lambda _: None)
     return find_root(folder)
 
@@ -54,7 +51,7 @@ def sshd_argv() -> list[str]:
     installed = shutil.which("sshd", path="/usr/sbin:/usr/local/sbin:/sbin")
     if installed:
         return [installed]
-    folder = test_cache() / "sshd"
+    folder = rig_cache() / "sshd"
     version = hashlib.sha256(repr(SSHD_PACKAGES).encode()).hexdigest()
     make_once(folder, version, _unpack_sshd)
     libraries = [
