@@ -64,7 +64,7 @@ class Quantity:
     def span(self, triple: Sequence[float]) -> str:
         """Return the interval of `[value, low, high]` in the value's unit, without it."""
         size = self.sizes[self.show(triple[0]).split()[1]]
-        low, high = (f"{value / size:#.3g}" for value in triple[1:])
+        low, high = (f"{value / size:#.3g}".rstrip(".") for value in triple[1:])
         return f"{low} to {high}"
 
     def scaled(self, value: float) -> float:

@@ -219,6 +219,7 @@ class OnnxRuntimeBackend(Backend):
         if self.target.hosts:
             return None
         if self.target.emulated_cpu:
+            _check_one_thread(self.target)
             return find_root().runtime_version(self.target.emulated_cpu)
         try:
             return importlib.metadata.version("onnxruntime")
@@ -249,6 +250,15 @@ class OnnxRuntimeBackend(Backend):
         if self.target.emulated_cpu:
             return Busy(host)
         return self._devices[0] if self.target.hosts else host
+
+
+def _check_one_thread(target: Target) -> None:
+    if target.threads > 1:
+        raise ConfigError(
+            f"Target {target.name!r} counts instructions, and threads that wait for each other "
+            "execute as many as they have time for. Expected one thread. Received: "
+            f"{target.threads}. Leave `--threads` out."
+        )
 
 
 def _opened(target: Target, device: Device) -> Channel:

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from harness_backends.emulation import counting
+from harness_backends.agent import counting
 from harness_backends.emulation.root import ArmRoot
 from support.board.kinds import BOOT_ID
 from support.board.loopback import Loopback

@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from harness.errors import BackendUnavailable, ConfigError
-from harness_backends.emulation import build, counting, debian, folder, recipe, root, running
+from harness_backends.agent import counting
+from harness_backends.emulation import build, debian, folder, recipe, root, running
 from harness_backends.emulation.cpus import CPUS, cpu_files
 from harness_backends.emulation.view import make_view
 

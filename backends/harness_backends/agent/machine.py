@@ -12,6 +12,13 @@ from typing import List, Optional, Tuple
 from harness_backends.agent.frames import Header
 
 CPUS = "/sys/devices/system/cpu/"
+ARM_CPUS = {
+    "0xd03": "Cortex-A53", "0xd04": "Cortex-A35", "0xd05": "Cortex-A55", "0xd07": "Cortex-A57",
+    "0xd08": "Cortex-A72", "0xd09": "Cortex-A73", "0xd0a": "Cortex-A75", "0xd0b": "Cortex-A76",
+    "0xd0c": "Neoverse-N1", "0xd0d": "Cortex-A77", "0xd40": "Neoverse-V1", "0xd41": "Cortex-A78",
+    "0xd42": "Cortex-A78AE", "0xd44": "Cortex-X1", "0xd49": "Neoverse-N2", "0xd4f": "Neoverse-V2",
+}  # fmt: skip
+"""Arm's numbers of its designs, as Linux tells them (Main ID Register, part number)."""
 THROTTLED = "/sys/devices/platform/soc/soc:firmware/get_throttled"
 """Where the kernel of a Raspberry Pi says what `vcgencmd get_throttled` does."""
 THROTTLED_BITS = {
@@ -35,8 +42,8 @@ def machine_facts() -> Header:
     flags: List[str] = []
     for line in (read_text("/proc/cpuinfo") or "").splitlines():
         key, _, value = (part.strip() for part in line.partition(":"))
-        if key in ("model name", "CPU part", "Model") and model is None:
-            model = value
+        if key in ("model name", "CPU part") and model is None:
+            model = ARM_CPUS.get(value, value)
         if key in ("flags", "Features") and not flags:
             flags = sorted(value.split())
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import time
 from typing import Optional
 
@@ -33,6 +34,11 @@ def be_first_to_go() -> None:
             file.write("1000")
     except OSError:
         pass  # not Linux, or not allowed
+
+
+def leave_no_core_file() -> None:
+    """Have no image of the memory written when the runtime crashes: boards have small disks."""
+    resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
 
 
 def end_with(parent: int) -> None:

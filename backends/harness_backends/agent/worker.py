@@ -24,6 +24,7 @@ from harness_backends.agent.process import (
     be_first_to_go,
     end_with,
     forget_peak_memory,
+    leave_no_core_file,
     peak_memory,
 )
 from harness_backends.agent.runtimes import RUNTIMES, node_times
@@ -186,6 +187,7 @@ def main(setup: Header) -> None:
             "limit_bytes", and "counts", the file of an emulator's counts or None.
     """
     be_first_to_go()
+    leave_no_core_file()
     stdin, mouth = frames.Ear(sys.stdin.buffer), frames.Mouth(frames.take_stdout())
     watch = threading.Thread(target=end_with, args=(os.getppid(),))
     watch.daemon = True

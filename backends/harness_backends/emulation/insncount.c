@@ -22,7 +22,7 @@
 #include <unistd.h>
 
 #define EXPORT __attribute__((visibility("default")))
-#define MARK 4242     /* counting.py has the same number */
+#define MARK 4242     /* agent/counting.py has the same number */
 #define VCPUS 1024    /* threads that count apart; those beyond share counters */
 #define CACHE_LINE 64 /* bytes: counters of two threads never lie on one line */
 
