@@ -105,6 +105,7 @@ class OnnxRuntimeWorker(Worker):
 
     def __init__(self, target: Target, device: Device) -> None:
         self.target = target
+        self._device = device  # what it keeps has to last as long as this worker
         self.channel = _opened(target, device)
         self.facts = self.channel.hello
         self._keys = itertools.count()
@@ -210,7 +211,7 @@ class OnnxRuntimeBackend(Backend):
         """The machines, none of them connected to yet."""
         target = self.target
         if target.emulated_cpu:
-            return [Device(emulated(target.emulated_cpu, self))]
+            return [Device(emulated(target.emulated_cpu))]
         boards = [over_ssh(target.name, host, target.python) for host in target.hosts]
         return [Device(launch) for launch in boards or [local()]]
 

@@ -17,7 +17,7 @@ from harness.compression.rewriting.onnx_graph import simplified
 from harness.errors import ConfigError
 from harness.export import check_parity, export_onnx
 from harness.measurement.hostlock import HostLock
-from harness.measurement.rounds import PROBE, measure
+from harness.measurement.rounds import measure
 from harness.measurement.types import Subject
 from harness.models.finals import finished
 from harness.provenance import fingerprint, git_state, versions
@@ -138,7 +138,7 @@ class Tools:
             )  # fmt: skip
 
     def timed(
-        self, models: Mapping[str, OnnxModel], budget: Budget, plan: Plan = PROBE
+        self, models: Mapping[str, OnnxModel], budget: Budget, plan: Plan
     ) -> dict[str, Measurement]:
         """Time models under a budget, interleaved with the dense one, which is `"dense"`."""
         inputs = self.inputs()

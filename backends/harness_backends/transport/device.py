@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import shutil
 import time
+import weakref
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.errors import BackendError, ConnectionLost, DeviceUnreachable
@@ -35,6 +38,9 @@ class Device:
 
     def __init__(self, launch: Launch) -> None:
         self.launch = launch
+        if launch.counts is not None:
+            folder = Path(launch.counts).parent
+            weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
         self._link: Link | None = None
         self._machine: dict[str, Any] | None = None
         self._held = 0

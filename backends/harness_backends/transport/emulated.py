@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import shutil
 import tempfile
-import weakref
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,23 +13,20 @@ if TYPE_CHECKING:
     from harness_backends.transport.launch import Launch
 
 
-def emulated(cpu: str, keeper: object) -> Launch:
+def emulated(cpu: str) -> Launch:
     """Return how an agent is started in the emulated machine.
 
     The supervisor counts nothing; a worker writes its counts into a file of ours.
 
     Args:
         cpu: QEMU's name of it.
-        keeper: As long as it lives, the file is kept.
 
     Raises:
         BackendUnavailable: If the machine was not made yet.
         ConfigError: If there is no such CPU.
     """
     root = find_root()
-    folder = Path(tempfile.mkdtemp(prefix="harness-counts-"))
-    weakref.finalize(keeper, shutil.rmtree, folder, ignore_errors=True)
-    counts = folder / "counts"
+    counts = Path(tempfile.mkdtemp(prefix="harness-counts-")) / "counts"
     return on_this_machine(
         f"the emulated {cpu}",
         (*root.argv(cpu), "-u"),

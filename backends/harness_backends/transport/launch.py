@@ -30,8 +30,8 @@ class Launch:
         folder: Where the device keeps what it was sent.
         locks: Where its lock lies.
         environment: Beside this process's own.
-        counts: The file in which an emulator counts a worker's instructions; None where time is
-            measured.
+        counts: The file in which an emulator counts a worker's instructions, in a folder that
+            goes with the device; None where time is measured.
         watchdog_s: The supervisor ends itself when it has heard nothing for so long, seconds; None
             where the end of its standard input can't be missed.
         far: Whether what is sent takes its time.

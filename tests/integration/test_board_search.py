@@ -1,0 +1,127 @@
+"""A whole search on an emulated Raspberry Pi over ssh, and one that counts its instructions."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from harness.cli import app
+from harness.measurement import plans
+from harness.measurement.rounds import Plan
+from harness_backends.emulation.root import ArmRoot
+from harness_backends.onnxruntime import OnnxRuntimeBackend
+from harness_backends.targets import find_target
+from harness_backends.testing.contract import BackendContract, linear_model, one_batch
+from support.board.loopback import Loopback
+from support.cli import registered
+from support.running import read_records
+
+if TYPE_CHECKING:
+    from click.testing import Result
+
+TARGETS = '[raspberry-pi]\nhosts = ["board"]\ngranule = 4\n'
+BRIEF = Plan(processes=(1,), sittings=(6,), half_width=0.5, limit_s=0.1)
+"""Emulated, times mean nothing, and a process takes seconds to start."""
+
+
+def search(results: Path, target: str, budget: str) -> Result:
+    fixed = ("search", "--task", "tiny", "--trials", "1", "--precision", "fp32", "--blocks", "none")
+    return CliRunner().invoke(
+        app, [*fixed, "--target", target, "--budget", budget, "--results", str(results)]
+    )
+
+
+@pytest.fixture
+def brief(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(plans, "PROBE", BRIEF)
+    monkeypatch.setattr(plans, "FINAL", BRIEF)
+    monkeypatch.setattr(plans, "COUNT_FINAL", plans.COUNT_PROBE)
+
+
+def rows(results: Path) -> list[dict[str, str]]:
+    with (results / "leaderboard.csv").open() as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.mark.usefixtures("brief")
+def test_a_search_on_a_raspberry_pi_over_ssh(
+    ssh_board: Loopback, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", ssh_board.environment["PATH"])
+    results = tmp_path / "results"
+    with registered(tmp_path, TARGETS):
+        ended = search(results, "raspberry-pi", "80%")
+        assert ended.exit_code == 0, ended.output
+        again = search(results, "raspberry-pi", "80%")  # finished: shown, nothing is timed
+        assert again.exit_code == 0, again.output
+    winner = next(row for row in rows(results) if row["role"] == "winner")
+    assert (winner["target"], winner["feasible"], winner["n_test"]) == ("raspberry-pi", "true", "90")
+    assert float(winner["latency_ms"]) > 0
+    records = [r for r in read_records(results) if r["kind"] == "final"]
+    for record in records:
+        states = record["environment"]["processes"][0]
+        assert states["before"]["governor"] == "ondemand"
+        assert record["versions"]["runtime_python"].startswith("3.11")
+    assert "Cortex-A76" in ended.output
+    kept = ssh_board.board.home / ".cache/latency-harness/sent"
+    assert winner["onnx_sha256"] in {path.name for path in kept.iterdir()}
+    assert ssh_board.board.wait_until_idle(30) == []
+
+
+@pytest.fixture(scope="module")
+def emulated(arm_root: ArmRoot) -> Iterator[None]:
+    """Have the product find the emulated machine that tests keep."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HARNESS_CACHE_DIR", str(arm_root.folder.parent))
+        yield
+
+
+@pytest.mark.usefixtures("brief")
+def test_a_search_that_counts_instructions(
+    arm_root: ArmRoot, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    results = tmp_path / "results"
+    with registered(tmp_path, ""):
+        (tmp_path / "cache").mkdir(exist_ok=True)
+        (tmp_path / "cache" / "arm64").symlink_to(arm_root.folder)
+        refused = search(results, "qemu-arm64", "10ms")
+        assert refused.exit_code == 2
+        assert "80Minstr" in refused.output
+        ended = search(results, "qemu-arm64", "3Minstr")
+    assert ended.exit_code == 0, ended.output
+    assert "Instructions counted on an emulated cortex-a76, not latencies" in " ".join(
+        ended.output.replace("│", " ").split()
+    )
+    winner = next(row for row in rows(results) if row["role"] == "winner")
+    assert winner["latency_ms"] == ""
+    assert 0 < float(winner["guest_minstr"]) <= 3
+    assert (winner["rank"], winner["flags"]) == ("", "emulated")
+
+
+@pytest.mark.usefixtures("emulated")
+class TestEmulated(BackendContract):
+    """The contract of every backend, by a pipe to the emulated machine; one worker for all."""
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def worker(cls, emulated: None) -> Iterator[Any]:
+        with OnnxRuntimeBackend(find_target("qemu-arm64")).open() as worker:
+            yield worker
+
+
+@pytest.mark.usefixtures("emulated")
+def test_counts_repeat_from_process_to_process(tmp_path: Path) -> None:
+    backend, medians = OnnxRuntimeBackend(find_target("qemu-arm64")), []
+    for _ in range(2):
+        with backend.open() as worker:
+            assert worker.facts["quantity"] == "instructions"
+            session = worker.load(linear_model(tmp_path / "m.onnx", 2.0), one_batch())
+            worker.time([(session, 16)])
+            medians.append(float(np.median(worker.time([(session, 15)])[0].wall_ns)))
+    assert medians[0] == pytest.approx(medians[1], rel=0.02)
