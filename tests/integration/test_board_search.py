@@ -61,7 +61,8 @@ def test_a_search_on_a_raspberry_pi_over_ssh(
         again = search(results, "raspberry-pi", "80%")  # finished: shown, nothing is timed
         assert again.exit_code == 0, again.output
     winner = next(row for row in rows(results) if row["role"] == "winner")
-    assert (winner["target"], winner["feasible"], winner["n_test"]) == ("raspberry-pi", "true", "90")
+    assert (winner["target"], winner["feasible"]) == ("raspberry-pi", "true")
+    assert winner["n_test"] == "90"
     assert float(winner["latency_ms"]) > 0
     records = [r for r in read_records(results) if r["kind"] == "final"]
     for record in records:

@@ -16,7 +16,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
+from numpy.typing import NDArray
 
+from harness.candidate import OnnxModel
+from harness.compression.quantisation.convert import converted, takes_full_range
+from harness.compression.quantisation.precision import Precision
 from harness.errors import (
     BackendError,
     BackendUnavailable,
@@ -25,6 +30,7 @@ from harness.errors import (
     DeviceLost,
     DeviceUnreachable,
 )
+from harness.export import export_onnx
 from harness.measurement.hostlock import HostLock
 from harness.measurement.persevering import persevere
 from harness.measurement.rounds import Plan, measure
@@ -351,19 +357,53 @@ def test_a_full_disk_is_told_and_the_board_goes_on(reached: Loopback, tmp_path: 
         assert small.infer(one_batch())[0][0, 0] == 2.0
 
 
-def test_a_runtime_that_dies_of_a_signal_is_named_and_the_next_model_runs(
+def test_a_cpu_that_lacks_an_instruction_costs_the_model_and_the_next_one_runs(
     reached: Loopback, tmp_path: Path
 ) -> None:
-    backend = on_the_board()
+    """The board says that it has dot products, as its files are a newer CPU's, and has none."""
+    reached.board.change(cpu="cortex-a53")
+    backend, (model, samples) = on_the_board(), int8_model(tmp_path)
     with backend.open() as worker:
         worker.load(linear_model(tmp_path / "m.onnx", 2.0), one_batch())
-        os.kill(worker_pid(reached.board), signal.SIGILL)
         with pytest.raises(DeviceLost, match="SIGILL: the runtime uses instructions"):
-            worker.state()
+            worker.load(model, {INPUT: samples[:1]})
     link = backend._devices[0].link()
     with backend.open() as worker:
-        assert worker.state()["governor"] == "ondemand"
+        worker.load(linear_model(tmp_path / "m.onnx", 2.0), one_batch())
     assert backend._devices[0].link() is link  # the connection was not to blame
+
+
+def test_an_int8_file_computes_the_same_on_the_board_and_here(
+    reached: Loopback, tmp_path: Path
+) -> None:
+    model, samples = int8_model(tmp_path)
+    here = OnnxRuntimeBackend(Target("here", "onnxruntime"))
+    outputs = []
+    for backend in (here, on_the_board()):
+        with backend.open() as worker:
+            session = worker.load(model, {INPUT: samples[:1]})
+            outputs.append(session.infer({INPUT: samples})[0])
+    np.testing.assert_array_equal(*outputs)
+    assert len(np.unique(outputs[0])) > 20
+
+
+def int8_model(folder: Path) -> tuple[OnnxModel, NDArray[np.float32]]:
+    """Return a small network as the product writes it in int8, and samples `[64, 3, 8, 8]`."""
+    torch.manual_seed(0)
+    network = torch.nn.Sequential(
+        torch.nn.Conv2d(3, 16, 3, padding=1), torch.nn.ReLU(),
+        torch.nn.Conv2d(16, 24, 3, stride=2), torch.nn.ReLU(),
+        torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten(), torch.nn.Linear(24, 10),
+    ).eval()  # fmt: skip
+    samples = torch.randn(64, 3, 8, 8)
+    export_onnx(network, samples[:1], folder / "float.onnx", INPUT)
+    with OnnxRuntimeBackend(Target("here", "onnxruntime")).open() as worker:
+        full_range = takes_full_range(worker.facts["machine"]["cpu_flags"])
+    data = converted(
+        (folder / "float.onnx").read_bytes(), Precision("int8"), samples.numpy(), INPUT, full_range
+    )
+    (folder / "int8.onnx").write_bytes(data)
+    return model_at(folder / "int8.onnx"), samples.numpy()
 
 
 def test_a_worker_that_hangs_is_ended_and_the_connection_goes_on(

@@ -7,6 +7,7 @@ import pytest
 
 from harness.errors import BackendUnavailable, ConfigError
 from harness.target import Target
+from harness_backends import registry
 from harness_backends.onnxruntime import OnnxRuntimeBackend
 from harness_backends.registry import BACKENDS, backend_class, open_backend
 from harness_backends.targets import find_target, load_targets
@@ -100,6 +101,20 @@ def test_a_board_is_refused_with_a_way_out() -> None:
         match="targets add board --host USER@BOARD`, then `harness targets check board",
     ):
         open_backend(Target("board", "onnxruntime", board=("Pi",)))
+
+
+def test_on_the_board_itself_no_host_is_needed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = tmp_path / "model"
+    monkeypatch.setattr(registry, "DEVICE_TREE_MODEL", model)
+    target = Target("raspberry-pi", "onnxruntime", board=("Raspberry Pi",))
+    for text in ("NVIDIA Jetson Orin Nano Developer Kit\0", None):
+        model.write_text(text) if text else model.unlink()
+        with pytest.raises(BackendUnavailable, match="On the board itself no host is needed"):
+            open_backend(target)
+    model.write_text("Raspberry Pi 5 Model B Rev 1.0\0")
+    assert open_backend(target).check_available()
 
 
 def test_a_runtime_that_is_not_installed_is_refused_with_the_remedy(

@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 
     from harness.errors import HarnessError
 
-STORE_BYTES = 1 << 30
-"""How much a device keeps of what it was sent."""
+_KEPT_HERE, KEPT_FAR = 256 << 20, 1 << 30
+"""How much is kept of what was sent, bytes: on a board it comes over a slow line."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +28,7 @@ class Launch:
         argv: Starts a supervisor, given the bytes that it is to read.
         worker: Starts a Python there; how the supervisor starts workers.
         folder: Where the device keeps what it was sent.
+        keeps_bytes: How much it keeps.
         locks: Where its lock lies.
         environment: Beside this process's own.
         counts: The file in which an emulator counts a worker's instructions, in a folder that
@@ -43,6 +44,7 @@ class Launch:
     argv: Callable[[int], list[str]]
     worker: tuple[str, ...]
     folder: str
+    keeps_bytes: int
     locks: str
     explained: Callable[[int | None, str], HarnessError]
     environment: Mapping[str, str] = field(default_factory=dict)
@@ -90,6 +92,7 @@ def on_this_machine(
         argv=lambda size: [*python, "-c", BOOT, str(size)],
         worker=worker or python,
         folder=str(cache_folder() / "sent"),
+        keeps_bytes=_KEPT_HERE,
         locks=str(hostlock.FOLDER),
         explained=explained,
         environment=environment or {},

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from harness.errors import BackendError, ConnectionLost, DeviceLost, DeviceUnreachable
 from harness_backends import bundle
 from harness_backends.agent import frames
-from harness_backends.transport.launch import STORE_BYTES, how_it_ended
+from harness_backends.transport.launch import how_it_ended
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -59,7 +59,8 @@ class Link:
         self._writing = threading.Lock()
         setup = {
             "launch": list(launch.worker), "counts": launch.counts, "locks": launch.locks,
-            "folder": launch.folder, "limit_bytes": STORE_BYTES, "watchdog_s": launch.watchdog_s,
+            "folder": launch.folder, "limit_bytes": launch.keeps_bytes,
+            "watchdog_s": launch.watchdog_s,
         }  # fmt: skip
         document = bundle.document(setup)
         try:

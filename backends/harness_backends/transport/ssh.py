@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from harness.errors import BackendUnavailable, DeviceUnreachable
 from harness.measurement import hostlock
 from harness_backends.bundle import BOOT
-from harness_backends.transport.launch import Launch
+from harness_backends.transport.launch import KEPT_FAR, Launch
 
 if TYPE_CHECKING:
     from harness.errors import HarnessError
@@ -47,7 +47,8 @@ def over_ssh(target: str, host: str, python: str) -> Launch:
         return ["ssh", "-T", *options, "--", host, f"{python} -u -c {shlex.quote(BOOT)} {size}"]
 
     return Launch(
-        where=host, argv=argv, worker=(python, "-u"), folder=_FOLDER, locks=str(hostlock.FOLDER),
+        where=host, argv=argv, worker=(python, "-u"), folder=_FOLDER, keeps_bytes=KEPT_FAR,
+        locks=str(hostlock.FOLDER),
         explained=lambda code, said: _explained(target, host, python, code, said),
         watchdog_s=WATCHDOG_S, far=True,
     )  # fmt: skip
