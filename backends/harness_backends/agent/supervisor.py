@@ -10,6 +10,7 @@ import platform
 import sys
 import threading
 import time
+import traceback
 from typing import Dict
 
 from harness.measurement.lockfile import LockFile
@@ -132,11 +133,15 @@ class Supervisor:
 
 def main(setup: Header) -> None:
     """Run a supervisor to its end."""
-    supervisor = Supervisor(setup)
+    supervisor, code = Supervisor(setup), 0
     try:
         supervisor.serve()
     except (OSError, frames.NotTheProtocol):
         pass  # the line is gone
+    except BaseException:
+        traceback.print_exc()
+        sys.stderr.flush()
+        code = 1
     finally:
         supervisor.end()
-        os._exit(0)  # whatever a thread waits for
+        os._exit(code)  # whatever a thread waits for

@@ -71,7 +71,7 @@ class Link:
             )  # fmt: skip
         except OSError as exc:
             raise launch.explained(None, str(exc)) from exc
-        self.close = weakref.finalize(self, _end, self._process)
+        self.close = weakref.finalize(self, _end, self._process, self._writing)
         try:
             assert self._process.stdin is not None
             os.set_blocking(self._process.stdin.fileno(), False)
@@ -154,8 +154,8 @@ class Link:
             try:
                 text = frames.frame({"op": "ping", "id": 0})
                 os.write(self._stdin, text)
-            except OSError:
-                pass  # the next request finds out why
+            except (OSError, ValueError):
+                pass  # it was closed, or the next request finds out why
             finally:
                 self._writing.release()
 
@@ -308,11 +308,14 @@ def _beat(link: weakref.ref[Link]) -> None:
         del one
 
 
-def _end(process: subprocess.Popen[bytes]) -> None:
+def _end(process: subprocess.Popen[bytes], writing: threading.Lock) -> None:
     """Close the pipes; kill the process where it doesn't go by itself."""
+    held = writing.acquire(timeout=1.0)  # or a ping might go to another file of the same number
     for stream in (process.stdin, process.stdout, process.stderr):
         if stream is not None:
             stream.close()
+    if held:
+        writing.release()
     try:
         process.wait(timeout=2)
     except subprocess.TimeoutExpired:
