@@ -12,15 +12,17 @@ import pytest
 from typer.testing import CliRunner
 
 from harness.cli import app
+from harness.errors import DeviceUnreachable
 from harness.measurement import plans
 from harness.measurement.rounds import Plan
 from harness_backends.emulation.root import ArmRoot
 from harness_backends.onnxruntime import OnnxRuntimeBackend
 from harness_backends.targets import find_target
 from harness_backends.testing.contract import BackendContract, linear_model, one_batch
+from harness_backends.testing.fake import FakeBackend
 from support.board.loopback import Loopback
 from support.cli import registered
-from support.running import read_records
+from support.running import read_records, trials
 
 if TYPE_CHECKING:
     from click.testing import Result
@@ -126,3 +128,34 @@ def test_counts_repeat_from_process_to_process(tmp_path: Path) -> None:
             worker.time([(session, 16)])
             medians.append(float(np.median(worker.time([(session, 15)])[0].wall_ns)))
     assert medians[0] == pytest.approx(medians[1], rel=0.02)
+
+
+def test_a_board_that_is_lost_for_good_ends_the_search_and_the_same_command_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At most the trial in flight is lost; it is no candidate's fault."""
+    results, opened = tmp_path / "results", [0]
+    real = FakeBackend.open
+    options = ("--task", "tiny", "--target", "fake", "--budget", "50%", "--trials", "4")
+    command = ["search", *options, "--results", str(results)]
+
+    def open_until_lost(self: FakeBackend) -> Any:
+        opened[0] += 1
+        if opened[0] > 12:
+            raise DeviceUnreachable("pi: it does not answer. Is it switched on?", passing=True)
+        return real(self)
+
+    with registered(tmp_path):
+        with monkeypatch.context() as patch:
+            patch.setattr(FakeBackend, "open", open_until_lost)
+            ended = CliRunner().invoke(app, command)
+        assert ended.exit_code == 5
+        assert ended.stderr.count("error:") == 1
+        assert "pi: it does not answer" in ended.stderr
+        done = trials(results)
+        assert 0 < len(done) < 4
+        assert {trial["status"] for trial in done} <= {"complete", "over_budget"}
+        ended = CliRunner().invoke(app, command)
+        assert ended.exit_code == 0, ended.output
+    assert len(trials(results)) == 4
+    assert trials(results)[: len(done)] == done
