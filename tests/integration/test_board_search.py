@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import pytest
 from typer.testing import CliRunner
 
@@ -18,7 +17,7 @@ from harness.measurement.rounds import Plan
 from harness_backends.emulation.root import ArmRoot
 from harness_backends.onnxruntime import OnnxRuntimeBackend
 from harness_backends.targets import find_target
-from harness_backends.testing.contract import BackendContract, linear_model, one_batch
+from harness_backends.testing.contract import BackendContract
 from harness_backends.testing.fake import FakeBackend
 from support.board.loopback import Loopback
 from support.cli import registered
@@ -116,18 +115,6 @@ class TestEmulated(BackendContract):
     def worker(cls, emulated: None) -> Iterator[Any]:
         with OnnxRuntimeBackend(find_target("qemu-arm64")).open() as worker:
             yield worker
-
-
-@pytest.mark.usefixtures("emulated")
-def test_counts_repeat_from_process_to_process(tmp_path: Path) -> None:
-    backend, medians = OnnxRuntimeBackend(find_target("qemu-arm64")), []
-    for _ in range(2):
-        with backend.open() as worker:
-            assert worker.facts["quantity"] == "instructions"
-            session = worker.load(linear_model(tmp_path / "m.onnx", 2.0), one_batch())
-            worker.time([(session, 16)])
-            medians.append(float(np.median(worker.time([(session, 15)])[0].wall_ns)))
-    assert medians[0] == pytest.approx(medians[1], rel=0.02)
 
 
 def test_a_board_that_is_lost_for_good_ends_the_search_and_the_same_command_goes_on(

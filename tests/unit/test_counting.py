@@ -113,5 +113,5 @@ def test_figures_are_shown_with_their_units() -> None:
     assert INSTRUCTIONS.span([81.2e6, 81e6, 82e6]) == "81.0 to 82.0"
     assert INSTRUCTIONS.scaled(81.2e6) == pytest.approx(81.2)
     assert TIME.interval([2e-3, 1e-3, 3e-3]) == "2.00 ms (1.00 ms to 3.00 ms)"
-    assert TIME.span([99e-6, 98e-6, 101e-6]) == "98.0 to 101."
+    assert TIME.span([99e-6, 98e-6, 101e-6]) == "98.0 to 101"
     assert TIME.scaled(2e-3) == pytest.approx(2.0)

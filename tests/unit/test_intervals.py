@@ -261,7 +261,7 @@ def test_a_sitting_that_was_disturbed_throughout_is_left_out_of_both_sides() -> 
     for statistic in ("p50", "p90"):
         ratio = figures.ratio(statistic)
         assert (ratio.value, ratio.lo, ratio.hi) == pytest.approx((0.5, 0.5, 0.5))
-        latency = figures.latency(statistic)
+        latency = figures.figure(statistic)
         assert (latency.lo, latency.hi) == pytest.approx((0.5e-6, 0.5e-6))
 
 

@@ -8,7 +8,7 @@ from importlib import resources
 
 from harness_backends.emulation.cpus import CPUS, cpu_files
 
-LAYOUT = 1
+LAYOUT = 2
 """Raise it when `build.py` puts the same parts together in another way."""
 SUITE = "bookworm"
 """Debian's release: its QEMU has version 1 of the plugin API, as `insncount.c` needs."""

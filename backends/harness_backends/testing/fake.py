@@ -7,6 +7,7 @@ Never registered by itself. A test adds it: `BACKENDS["fake"] = FakeBackend.PATH
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -58,7 +59,8 @@ class FakeSession(Session):
 
     def infer(self, inputs: Mapping[str, NDArray[Any]]) -> list[NDArray[Any]]:
         """Run the model through ONNX Runtime."""
-        with OnnxRuntimeBackend(self._target).open() as worker:
+        here = replace(self._target, emulated_cpu="")
+        with OnnxRuntimeBackend(here).open() as worker:
             return worker.load(self._model, self._inputs).infer(inputs)
 
 
