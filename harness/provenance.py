@@ -50,18 +50,22 @@ def fingerprint(target: Target, facts: Mapping[str, Any]) -> str:
         facts: What the worker said of its machine.
     """
     machine = facts["machine"]
-    gib = machine["memory_bytes"] / 2**30
     machine_key = [
         machine["cpu_model"],
         machine["cpu_count"],
         machine["cpu_flags"],
         machine["architecture"],
-        1 << max(0, round(gib) - 1).bit_length(),  # class of memory: the next power of two
+        _memory_class(machine["memory_bytes"]),
     ]
     # A board says what it is, and in which power mode its clocks are.
     machine_key += [machine[key] for key in ("device_model", "power_mode") if machine.get(key)]
     setup_key = [facts["runtime_version"], target.options()]
     return f"{_digest(machine_key)}.{_digest(setup_key)}"
+
+
+def _memory_class(n_bytes: int | None) -> int | None:
+    """Return GiB rounded up to a power of two; None where it is not the machine's own."""
+    return None if n_bytes is None else 1 << max(0, round(n_bytes / 2**30) - 1).bit_length()
 
 
 def _digest(value: Any) -> str:

@@ -107,6 +107,11 @@ def target_from_mapping(values: Mapping[str, Any], base: Target | None, source: 
             settable = ", ".join(sorted(known - {"name"}))
             raise ConfigError(f"{source}: unknown key {key!r}. Expected one of: {settable}.")
     clean = {key: _CHECKS[key](key, value, source) for key, value in values.items()}
+    if clean.get("hosts") and (clean.get("emulated_cpu") or (base and base.emulated_cpu)):
+        raise ConfigError(
+            f"{source}: a target is a board (hosts) or an emulated machine (emulated_cpu), not "
+            f"both. Received: {', '.join(clean['hosts'])}. Remove one of them."
+        )
     if base is not None:
         return replace(base, **clean)
     missing = {"name", "backend"} - clean.keys()

@@ -41,8 +41,6 @@ if TYPE_CHECKING:
 
 OLDEST = (1, 12)
 """The first that knows operator set 17, which models are exported in."""
-_REQUEST_S = 20.0
-"""Aimed length of one request's inferences, far below the channel's time-out."""
 
 
 class OnnxRuntimeSession(Session):
@@ -73,24 +71,15 @@ class OnnxRuntimeSession(Session):
     def infer(self, inputs: Mapping[str, NDArray[Any]]) -> list[NDArray[Any]]:
         """Run the model on N samples, `batch` of the target at a time."""
         batch = self._worker.target.batch
-        n = len(next(iter(inputs.values())))
-        # Slow models get small requests, so that each is answered well before the time-out.
-        step = batch * max(1, min(1024, int(_REQUEST_S / self.first_inference_s)))
-        parts = [
-            self._infer({name: array[at : at + step] for name, array in inputs.items()}, batch)
-            for at in range(0, n, step)
-        ]
-        return [np.concatenate(column) for column in zip(*parts, strict=True)]
-
-    def _infer(self, inputs: Mapping[str, NDArray[Any]], batch: int) -> list[NDArray[Any]]:
         header, blob = pack(np, list(inputs.items()))
         request = {"op": "infer", "key": self.key, "inputs": header["arrays"], "batch": batch}
+        expected_s = self.first_inference_s * len(next(iter(inputs.values()))) / batch
         channel = self._worker.channel
         with _mapped(self._worker.target, self.what):
             if channel.link.launch.far:  # every candidate is scored on the same samples
-                reply, data = channel.request_with({"samples": blob}, request)
+                reply, data = channel.request_with({"samples": blob}, request, b"", expected_s)
             else:
-                reply, data = channel.request(request, blob)
+                reply, data = channel.request(request, blob, expected_s)
         specs = [{**spec, "name": str(i)} for i, spec in enumerate(reply["arrays"])]
         return list(unpack(np, specs, data).values())
 
@@ -107,7 +96,7 @@ class OnnxRuntimeWorker(Worker):
         self.target = target
         self._device = device  # what it keeps has to last as long as this worker
         self.channel = _opened(target, device)
-        self.facts = self.channel.hello
+        self.facts = {**self.channel.hello, **({"where": device.name} if target.hosts else {})}
         self._keys = itertools.count()
         if target.affinity:
             self._pin(target.affinity)
@@ -115,7 +104,7 @@ class OnnxRuntimeWorker(Worker):
     def _pin(self, cpus: Sequence[int]) -> None:
         try:
             self.channel.request({"op": "pin", "cpus": list(cpus)})
-        except DeviceLost:
+        except (DeviceLost, ConnectionLost):
             self.close()
             raise
         except BackendError as exc:

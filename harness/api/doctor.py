@@ -186,6 +186,7 @@ def _of_machine(
         "power_mode_changed": "Find out what changes it (`nvpmodel`, hotplug), and stop it.",
         "frequency_capped": "Raise the limit (`scaling_max_freq`, `nvpmodel -m`), if it should be.",
         "cores_offline": "Nothing, if they should be off: a power mode may say so.",
+        "throttled_before": "Improve cooling or power supply; starting the board anew forgets it.",
         "sensor_absent": "Nothing to do on a virtual machine; on a board, check /sys is readable.",
     }
     for name in sorted(flag.of_states(before, after)):

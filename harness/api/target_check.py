@@ -10,6 +10,7 @@ from harness.errors import HarnessError
 from harness.measurement import flags as flag
 from harness.measurement import reference as frozen
 from harness.measurement.hostlock import HostLock
+from harness.measurement.persevering import persevere
 from harness.measurement.rounds import measure, quick
 from harness_backends.registry import open_backend
 
@@ -99,12 +100,18 @@ def _check_host(target: Target, host: str | None) -> HostCheck:
     check = HostCheck(host)
     try:
         backend = open_backend(target)
-        with backend.open() as worker:
-            check = replace(check, facts=worker.facts, before=worker.state())
+        facts, before = persevere(lambda: _asked(backend))
+        check = replace(check, facts=facts, before=before)
         check = replace(check, measurement=_time(backend))
     except HarnessError as exc:
         return replace(check, error=exc)
     return check
+
+
+def _asked(backend: Backend) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
+    """Return facts and state of the machine; somebody may be timing there, and goes first."""
+    with backend.device_lock(HostLock()).shared(), backend.open() as worker:
+        return worker.facts, worker.state()
 
 
 def _time(backend: Backend) -> Measurement:

@@ -43,7 +43,7 @@ def print_check(console: Console, target: Target, check: HostCheck) -> None:
     table.add_column(style="dim", no_wrap=True)
     table.add_column(overflow="fold")
     rows = _fact_rows(target, check.facts)
-    if check.before is not None:
+    if check.before is not None and not target.emulated_cpu:
         rows += _state_rows(check.before, check.after)
     if check.measurement is not None:
         rows += _timing_rows(check.measurement)
@@ -141,6 +141,9 @@ def _frequency(now: str, limit: str, maximum: str) -> str:
 def _throttling(state: Mapping[str, Any]) -> str:
     now, count = state.get("throttled"), state.get("throttle_count")
     parts = [] if now is None else [", ".join(now) if now else "none now"]
+    once = state.get("throttled_since_start")
+    if once:
+        parts.append(f"since the board was started: {', '.join(once)}")
     if count is not None:
         parts.append(f"{count} times since the machine was started")
     return "; ".join(parts) or _UNKNOWN

@@ -22,7 +22,7 @@ BLOCKING: Mapping[str, str] = {
     "throttled": "the CPU was held back by heat or by its power supply during the measurement",
     "frequency_changed": "the governor or frequency limit changed during the measurement",
     "power_mode_changed": "the power mode, or which cores are on, changed during the measurement",
-    "boards_disagree": "the boards of this target differ by more than 2 %",
+    "boards_disagree": "the boards of this target differ by over 2 % in what decides, or over 5 %",
     "overloaded": "requests arrived faster than they could be served: the queue grew",
     "emulated": "instructions counted on an emulated CPU: not a latency",
     "parity_failed": "the exported file does not compute what the network computes",
@@ -33,7 +33,8 @@ NOTES: Mapping[str, str] = {
     "steal": "the hypervisor took more than 1 % of the CPU time",
     "pressure": "some process waited for a CPU for more than 5 % of the time",
     "drift": "the last third of a process differs from the first by more than 3 %",
-    "sensor_absent": "no frequency sensor: throttling can't be seen",
+    "sensor_absent": "no sensor of frequency or of throttling: it can't be seen",
+    "throttled_before": "held back once since the board was started: a short time now isn't seen",
     "frequency_capped": "the frequency limit is below what the CPU can do",
     "cores_offline": "some cores of the machine are off",
     "clocks_unlocked": "GPU clocks are not locked",
@@ -46,6 +47,10 @@ NOTES: Mapping[str, str] = {
 
 FINAL_HALF_WIDTH = 0.02
 """Relative half-width over which a final's interval is `precision_not_reached`."""
+
+
+BOARDS_APART = 0.05
+"""Relative difference of boards of one kind in a latency itself, where a ratio decides."""
 
 
 def is_blocked(flags: Iterable[str]) -> bool:
@@ -85,18 +90,29 @@ def of_series(processes: Sequence[NDArray[np.floating[Any]]]) -> set[str]:
     return flags
 
 
-def of_places(processes: Sequence[NDArray[np.floating[Any]]], places: Sequence[str]) -> set[str]:
+def of_places(
+    decisive: Sequence[NDArray[np.floating[Any]]],
+    own: Sequence[NDArray[np.floating[Any]]],
+    places: Sequence[str],
+) -> set[str]:
     """Return the flag of machines that are taken for one and differ.
 
     Args:
-        processes: Per process the sittings' log values of what decides.
-        places: The machine of each.
+        decisive: Per process the sittings' log values of what decides, a ratio perhaps.
+        own: The same of the figures themselves.
+        places: The machine of each process.
     """
+    apart = _apart(decisive, places) > np.log1p(FINAL_HALF_WIDTH)
+    return {"boards_disagree"} if apart or _apart(own, places) > np.log1p(BOARDS_APART) else set()
+
+
+def _apart(processes: Sequence[NDArray[np.floating[Any]]], places: Sequence[str]) -> float:
+    """Return how far the machines' means are apart."""
     means = [
         np.mean([logs.mean() for logs, at in zip(processes, places, strict=True) if at == place])
         for place in set(places)
     ]
-    return {"boards_disagree"} if max(means) - min(means) > np.log1p(FINAL_HALF_WIDTH) else set()
+    return float(max(means) - min(means))
 
 
 def of_states(before: Mapping[str, Any], after: Mapping[str, Any]) -> set[str]:
@@ -106,25 +122,42 @@ def of_states(before: Mapping[str, Any], after: Mapping[str, Any]) -> set[str]:
         before: As `TimingWorker.state` gives it; what is missing or None is unknown, never fine.
         after: Likewise.
     """
-    flags = set()
-    if before.get("governor") is None or before.get("max_khz") is None:
-        flags.add("sensor_absent")
-    elif any(before[key] != after.get(key) for key in ("governor", "max_khz")):
-        flags.add("frequency_changed")
-    if _throttled(before, after):
-        flags.add("throttled")
-    if any(before.get(key) != after.get(key) for key in ("power_mode", "cpus_online")):
-        flags.add("power_mode_changed")
-    capped, able = before.get("max_khz"), before.get("limit_khz")
-    if None not in (capped, able) and capped < able:  # type: ignore[operator]
-        flags.add("frequency_capped")
-    if before.get("cpus_online") != before.get("cpus_present"):
-        flags.add("cores_offline")
-    if (stolen_share(before, after) or 0) > 0.01:
-        flags.add("steal")
-    if (waiting_share(before, after) or 0) > 0.05:
-        flags.add("pressure")
-    return flags
+    return {
+        name
+        for name, found in (
+            ("sensor_absent", _is_blind(before)),
+            ("throttled_before", before.get("throttled_since_start")),
+            ("frequency_changed", _frequency_changed(before, after)),
+            ("throttled", _throttled(before, after)),
+            ("power_mode_changed", any(before.get(k) != after.get(k) for k in _MODE)),
+            ("frequency_capped", _is_capped(before)),
+            ("cores_offline", before.get("cpus_online") != before.get("cpus_present")),
+            ("steal", (stolen_share(before, after) or 0) > 0.01),
+            ("pressure", (waiting_share(before, after) or 0) > 0.05),
+        )
+        if found
+    }
+
+
+_FREQUENCY, _MODE = ("governor", "max_khz"), ("power_mode", "cpus_online")
+
+
+def _is_blind(state: Mapping[str, Any]) -> bool:
+    """Whether the frequency's limit, or whether the CPU is held back, can't be read."""
+    if None in (state.get(key) for key in _FREQUENCY):
+        return True
+    return state.get("throttle_count") is None and state.get("throttled") is None
+
+
+def _frequency_changed(before: Mapping[str, Any], after: Mapping[str, Any]) -> bool:
+    """Whether governor or limit changed; what isn't known can't be seen to."""
+    known = None not in [before.get(key) for key in _FREQUENCY]
+    return known and any(before[key] != after.get(key) for key in _FREQUENCY)
+
+
+def _is_capped(state: Mapping[str, Any]) -> bool:
+    limit, able = state.get("max_khz"), state.get("limit_khz")
+    return limit is not None and able is not None and limit < able
 
 
 def _throttled(before: Mapping[str, Any], after: Mapping[str, Any]) -> bool:

@@ -29,6 +29,6 @@ def persevere(work: Callable[[], T]) -> T:
         except ConnectionLost as exc:
             lost = exc
     raise DeviceUnreachable(
-        f"{lost} That happened {_TRIES} times in a row. Check the board and the way to it, and run "
-        "the same command again."
+        f"{lost} That happened {_TRIES} times in a row. Find out what ends it, and run the same "
+        "command again."
     ) from lost

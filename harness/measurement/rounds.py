@@ -155,6 +155,33 @@ def measure(
             name: measure_startup(open_worker, name, subject, plan.startups, exclusive)
             for name, subject in subjects.items()
         }
+    taken = _take(places, subjects, reference, plan, rng)
+    samples = taken.samples
+    base = samples[reference] if reference is not None else None
+    environment = {"runtime_version": taken.runtime_version, "processes": taken.states}
+    found = {}
+    for name, subject in subjects.items():
+        stats = intervals.summarise(samples[name], base, plan.per_look)
+        disagreeing = flag.of_places(
+            intervals.decisive_logs(samples[name], base, subject.budget),
+            intervals.decisive_logs(samples[name], None, None),
+            taken.places,
+        )
+        flags = taken.flags | disagreeing | _own_flags(subject, stats, samples[name], base, plan)
+        found[name] = Measurement(
+            stats, startups[name], tuple(sorted(flags)), tuple(samples[name]), environment
+        )
+    return found
+
+
+def _take(
+    places: Sequence[Place],
+    subjects: Mapping[str, Subject],
+    reference: str | None,
+    plan: Plan,
+    rng: random.Random,
+) -> _Taken:
+    """Run processes until the plan is content."""
     taken, losses = _Taken(subjects), 0
     for n_processes in plan.processes:
         while (missing := n_processes - len(taken.states)) > 0:
@@ -164,38 +191,18 @@ def measure(
             except CandidateFailed:
                 raise
             except BackendError:
-                for name, subject in subjects.items():
-                    _run_alone(open_worker, name, subject, plan.quantity, rng, exclusive)
+                for place in chosen:
+                    for name, subject in subjects.items():
+                        _run_alone(place.open, name, subject, plan.quantity, rng, place.exclusive)
                 losses += 1
                 if losses > 1:
                     raise
                 continue
             for place, process in zip(chosen, processes, strict=True):
                 taken.add(place, process)
-        samples = taken.samples
-        if _all_settled(subjects, samples, reference, plan):
+        if _all_settled(subjects, taken.samples, reference, plan):
             break
-    base = samples[reference] if reference is not None else None
-    stats = {name: intervals.summarise(own, base, plan.per_look) for name, own in samples.items()}
-    environment = {"runtime_version": taken.runtime_version, "processes": taken.states}
-    return {
-        name: Measurement(
-            stats[name],
-            startups[name],
-            tuple(
-                sorted(
-                    taken.flags
-                    | _own_flags(subject, stats[name], samples[name], base, plan)
-                    | flag.of_places(
-                        intervals.decisive_logs(samples[name], base, subject.budget), taken.places
-                    )
-                )
-            ),
-            tuple(samples[name]),
-            environment,
-        )
-        for name, subject in subjects.items()
-    }
+    return taken
 
 
 def _run_process(
@@ -301,11 +308,8 @@ class _Taken:
 
     @property
     def states(self) -> list[dict[str, Any]]:
-        """Each process's machine before and after, and its name where it has one."""
-        return [
-            {**one.states, "where": place.name} if place.name else one.states
-            for place, one in self._kept
-        ]
+        """Each process's machine before and after, and which it was where that is known."""
+        return [one.states for _, one in self._kept]
 
     @property
     def runtime_version(self) -> str:
@@ -354,8 +358,10 @@ class _Process:
         before = self._worker.state()
         self._sit(round_s)
         self.states = {"before": before, "after": self._worker.state()}
+        if "where" in self._worker.facts:
+            self.states["where"] = self._worker.facts["where"]
         # Counts don't depend on the state of the machine that emulates.
-        seen = set() if self._plan.counts else flag.of_states(**self.states)
+        seen = set() if self._plan.counts else flag.of_states(before, self.states["after"])
         self.flags = seen | (set() if steady else {"no_steady_state"})
 
     def samples(self) -> dict[str, LatencySample]:

@@ -65,6 +65,20 @@ class ServerResult:
     environment: Mapping[str, Any]
 
 
+@dataclass(frozen=True, slots=True)
+class _Served:
+    """What one process served: int64 `[3, n]`, due, begun, done; and on what machine."""
+
+    arrivals: NDArray[np.int64]
+    states: Mapping[str, Any]
+    facts: Mapping[str, Any]
+
+    @property
+    def boot_id(self) -> str | None:
+        found: str | None = self.facts.get("machine", {}).get("boot_id")
+        return found
+
+
 def measure_server(
     open_worker: OpenWorker,
     subject: Subject,
@@ -94,12 +108,12 @@ def measure_server(
             f"expected {least_calls(0.5)} to {_MOST_REQUESTS}. Change `--rate` or `--time`."
         )
     rng = np.random.default_rng(seed)
-    taken, states, flags = [], [], set()
-    for _ in range(_PROCESSES):
+    taken: list[_Served] = []
+    while len(taken) < _PROCESSES:
         gaps = rng.exponential(1e9 / rate, max(1, math.ceil(expected)))
         due = np.cumsum(gaps).astype(np.int64)
 
-        def serve(due: NDArray[np.int64] = due) -> str:
+        def serve(due: NDArray[np.int64] = due) -> _Served:
             with exclusive(), open_worker() as worker:
                 session = worker.load(subject.model, subject.inputs, subject.repeat)
                 calls = max(_WARM_UP_CALLS, math.ceil(_WARM_UP_S / session.first_inference_s))
@@ -107,16 +121,16 @@ def measure_server(
                 _check_rate(rate, seconds, float(np.median(block.wall_ns)) * 1e-9)
                 before = worker.state()
                 served = worker.arrive(session, due)
-                states.append({"before": before, "after": worker.state()})
-                taken.append(served)
-                version: str = worker.facts["runtime_version"]
-            return version
+                return _Served(served, {"before": before, "after": worker.state()}, worker.facts)
 
-        version = persevere(serve)
-        flags |= flag.of_states(**states[-1])
-    latencies = tuple((done - due) * 1e-9 for due, _, done in taken)
-    service = np.concatenate([(done - begun) * 1e-9 for _, begun, done in taken])
-    span_s = sum(float(done[-1]) * 1e-9 for _, _, done in taken)
+        taken.append(persevere(serve))
+        # Another start of the machine may have other clocks: what came before is left out.
+        taken = [one for one in taken if one.boot_id == taken[-1].boot_id]
+    flags = set().union(*(flag.of_states(**one.states) for one in taken))
+    arrivals = [one.arrivals for one in taken]
+    latencies = tuple((done - due) * 1e-9 for due, _, done in arrivals)
+    service = np.concatenate([(done - begun) * 1e-9 for _, begun, done in arrivals])
+    span_s = sum(float(done[-1]) * 1e-9 for _, _, done in arrivals)
     busy = float(service.sum()) / span_s
     if busy > _OVERLOADED:
         flags.add("overloaded")
@@ -130,7 +144,10 @@ def measure_server(
         n_processes=len(taken),
         flags=tuple(sorted(flags)),
         latencies_s=latencies,
-        environment={"runtime_version": version, "processes": states},
+        environment={
+            "runtime_version": taken[-1].facts["runtime_version"],
+            "processes": [one.states for one in taken],
+        },
     )
 
 

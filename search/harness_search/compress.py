@@ -117,7 +117,6 @@ def _identity(tools: Tools, settings: CompressSettings) -> dict[str, Any]:
     task, facts = tools.task, tools.provenance["task"]
     return {
         "task": task.name, "data_sha256": facts["data_sha256"],
-        "scored": [len(task.data.validation), len(task.data.test)],
         "model_sha256": facts["model_sha256"], "objective": task.objective.description,
         "augmentation": repr(task.data.train.augmentation), "reduction": asdict(task.reduction),
         "recipe": asdict(task.recipe), "target": tools.target.options(), "seed": settings.seed,

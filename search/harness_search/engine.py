@@ -167,14 +167,15 @@ def set_up(
 
     Seeds torch and lets it use all cores: call it within `torch_kept`.
     """
-    tools = open_tools(settings.target, settings.seed, task, progress)
+    begun = begun_with(folder)
+    tools = open_tools(settings.target, settings.seed, task, progress, begun.get("scored"))
     progress.phase("finding the prunable groups")
     graph = prunable_graph(tools.network, task)
-    begun = begun_with(folder).get("granule")
+    known = begun.get("granule")
     granule = find_granule(
         tools.backend,
         tools.facts,
-        begun if isinstance(begun, int) else None,
+        known if isinstance(known, int) else None,
         tools.device_lock,
         progress,
     )

@@ -77,7 +77,7 @@ def find_granule(
         except OSError as exc:  # a cache is a convenience
             progress.note(f"granule: the probe could not be cached ({exc.strerror})")
     assert probe.granule is not None  # probed again above otherwise
-    progress.note(f"granule: {probe.granule} channels, as probed on this machine")
+    progress.note(f"granule: {probe.granule} channels, as probed on the target")
     return probe.granule
 
 

@@ -19,8 +19,7 @@ _CAUSES = {
     "(`torch.manual_seed(0)`).",
     "objective": " What a loss or metric refers to is part of it: a global that it changes itself "
     "makes it another one.",
-    "scored": " These are the validation and test samples that the device scores, by its pace when "
-    "it was first asked, which the cache folder keeps.",
+    "scored": " These are the validation and test samples that are scored.",
     "sensitivity": " These are hashes of the table's rows: one that has gained or changed rows "
     "since is another one.",
     "space": " These are hashes of all that may be suggested: the groups, their widths, the "

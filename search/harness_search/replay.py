@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING
 
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
@@ -101,7 +102,9 @@ def replay(results: Path, run_id: str, task: Task | None = None) -> Replay:
     model = OnnxModel(folder.path / info["onnx"], info["sha256"], info["size_bytes"], info["opset"])
     model.read()
     options = {f.name: record.target[f.name] for f in fields(Target) if f.name in record.target}
-    split, source = task.data.validation, task.network
+    # As many samples as were scored: a board may be too slow for all.
+    scored = min(record.scores["validation"]["n"], len(task.data.validation))
+    split, source = task.data.validation.take(torch.arange(scored)), task.network
     backend, lock = open_backend(_where_it_is(Target(**options))), HostLock()
     outputs = file_outputs(backend, backend.device_lock(lock), model, split, source.input_name)
     with lock.shared():

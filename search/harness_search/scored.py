@@ -11,6 +11,8 @@ import json
 import time
 from contextlib import suppress
 from dataclasses import replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -18,10 +20,9 @@ import torch
 from harness.atomic import write_atomic
 from harness.folders import cache_folder
 from harness.measurement.persevering import persevere
-from harness.units import format_latency
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from collections.abc import Mapping, Sequence
 
     from harness.data.split import Data, Split
     from harness_search.tools import Tools
@@ -33,30 +34,38 @@ LEAST = 512
 _TRIED = 16
 
 
-def affordable_data(tools: Tools) -> tuple[Data, tuple[str, ...]]:
+def affordable_data(
+    tools: Tools, begun: Sequence[int] | None = None
+) -> tuple[Data, tuple[str, ...]]:
     """Return the task's data with what of it the device can score, and what a user should know.
 
     Args:
         tools: Of a device that is far or slow; the dense network may be untrained.
+        begun: How many validation and test samples the work was begun with; None for new work.
 
     Raises:
         BackendError: If its runtime refuses the dense network.
     """
-    data, sample_s = tools.task.data, _seconds_per_sample(tools)
-    notes = []
+    data = tools.task.data
+    splits = {"validation": data.validation, "test": data.test}
+    counts = _counts(tools, splits) if begun is None else dict(zip(splits, begun, strict=True))
+    notes = tuple(
+        f"{name} scores are of {counts[name]} of {len(split)} samples, drawn once: "
+        f"{tools.target.name} is slow"
+        for name, split in splits.items()
+        if counts[name] < len(split)
+    )
+    validation, test = (
+        _sample(split, min(counts[name], len(split)), tools.seed("scored", name))
+        for name, split in splits.items()
+    )
+    return replace(data, validation=validation, test=test), notes
 
-    def part(name: str, split: Split, limit_s: float) -> Split:
-        count = affordable(len(split), sample_s, limit_s)
-        if count < len(split):
-            notes.append(
-                f"{name} scores are of {count} of {len(split)} samples, drawn once: on "
-                f"{tools.target.name} one takes {format_latency(sample_s)}, with its way there"
-            )
-        return _sample(split, count, tools.seed("scored", name))
 
-    validation = part("validation", data.validation, VALIDATION_S)
-    test = part("test", data.test, TEST_S)
-    return replace(data, validation=validation, test=test), tuple(notes)
+def _counts(tools: Tools, splits: Mapping[str, Split]) -> dict[str, int]:
+    sample_s = _seconds_per_sample(tools)
+    limits = {"validation": VALIDATION_S, "test": TEST_S}
+    return {name: affordable(len(split), sample_s, limits[name]) for name, split in splits.items()}
 
 
 def affordable(total: int, sample_s: float, limit_s: float) -> int:
@@ -100,15 +109,14 @@ def _tried(tools: Tools) -> float:
     inputs, batch = tools.inputs(), tools.target.batch
     rows = torch.arange(-(-_TRIED // batch) * batch) % len(tools.task.data.validation)
     samples = tools.task.data.validation.batch(rows).numpy()
-    path: Path = cache_folder() / "pace" / "dense.onnx"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    model = tools.export(tools.network, path)
+    with TemporaryDirectory() as folder:
+        model = tools.export(tools.network, Path(folder) / "dense.onnx")
 
-    def run() -> float:
-        with tools.device_lock.shared(), tools.backend.open() as worker:
-            session: Any = worker.load(model, inputs)
-            began = time.perf_counter()
-            session.infer(dict.fromkeys(inputs, samples))
-            return (time.perf_counter() - began) / len(samples)
+        def run() -> float:
+            with tools.device_lock.shared(), tools.backend.open() as worker:
+                session: Any = worker.load(model, inputs)
+                began = time.perf_counter()
+                session.infer(dict.fromkeys(inputs, samples))
+                return (time.perf_counter() - began) / len(samples)
 
-    return persevere(run)
+        return persevere(run)

@@ -29,7 +29,7 @@ from harness_search.preflight import task_facts
 from harness_search.scored import affordable_data
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
     from numpy.typing import NDArray
     from torch import nn
@@ -195,10 +195,24 @@ class Tools:
         return derived_seed(self.root_seed, *parts)
 
 
-def open_tools(target: Target, seed: int, task: Task, progress: Progress) -> Tools:
+def open_tools(
+    target: Target,
+    seed: int,
+    task: Task,
+    progress: Progress,
+    scored: Sequence[int] | None = None,
+) -> Tools:
     """Ask the target what it is; write only to caches.
 
     Seeds torch and lets it use all cores: call it within `torch_kept`.
+
+    Args:
+        target: Where networks are timed.
+        seed: Of everything random.
+        task: Model and data.
+        progress: Told what is going on.
+        scored: How many validation and test samples a far device scores, where the work was begun
+            with that.
 
     Raises:
         ConfigError: If the target fixes other shapes than the task's.
@@ -224,7 +238,7 @@ def open_tools(target: Target, seed: int, task: Task, progress: Progress) -> Too
         network=task.model(), facts=facts, provenance=provenance,
     )  # fmt: skip
     if backend.far:
-        data, notes = affordable_data(tools)
+        data, notes = affordable_data(tools, scored)
         tools.task = replace(task, data=data, notes=(*task.notes, *notes))
     return tools
 

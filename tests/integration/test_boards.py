@@ -23,7 +23,6 @@ from harness.candidate import OnnxModel
 from harness.compression.quantisation.convert import converted, takes_full_range
 from harness.compression.quantisation.precision import Precision
 from harness.errors import (
-    BackendError,
     BackendUnavailable,
     CandidateFailed,
     ConnectionLost,
@@ -110,20 +109,25 @@ def timed(backend: Backend, tmp_path: Path, **files: Any) -> dict[str, Measureme
     return measure(backend.open, subjects, "dense", BRIEF, lock.exclusive)
 
 
-def when(ready: Callable[[], bool], act: Callable[[], None]) -> threading.Thread:
-    """Act in the background as soon as something is the case."""
+@contextmanager
+def when(ready: Callable[[], bool], act: Callable[[], None]) -> Iterator[None]:
+    """Act in the background as soon as something is the case; it has to happen."""
+    acted = threading.Event()
 
     def wait() -> None:
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 120
         while time.monotonic() < deadline:
             if ready():
                 act()
+                acted.set()
                 return
             time.sleep(0.02)
 
     thread = threading.Thread(target=wait, daemon=True)
     thread.start()
-    return thread
+    yield
+    thread.join()
+    assert acted.is_set()
 
 
 # What goes right.
@@ -213,12 +217,11 @@ def test_a_link_that_is_cut_while_timing_costs_the_process_in_flight(
     reached: Loopback, tmp_path: Path
 ) -> None:
     backend, board = on_the_board(), reached.board
-    model = tmp_path / "dense.onnx"
-    cut = when(lambda: len(board.pids()) > 3, reached.kill_connections)
-    measured = timed(backend, tmp_path)["dense"]
-    cut.join()
-    assert model.exists()
+    first = backend._devices[0].link()
+    with when(lambda: len(board.pids()) > 3, reached.kill_connections):
+        measured = timed(backend, tmp_path)["dense"]
     assert measured.stats.n_processes == 2
+    assert backend._devices[0].link() is not first
 
 
 def test_a_cut_link_ends_what_ran_there_and_frees_the_lock(
@@ -244,10 +247,9 @@ def test_a_line_that_falls_silent_is_noticed_and_what_ran_there_ends(
     monkeypatch.setattr("harness_backends.transport.ssh.WATCHDOG_S", 8.0)
     worker = on_the_board().open()
     reached.freeze_connections()
-    began = time.monotonic()
-    with pytest.raises(ConnectionLost):
+    worker.channel.timeout_s = 300.0  # it is the silence that is noticed, before that
+    with pytest.raises(ConnectionLost, match="connection to board was lost"):
         worker.state()
-    assert time.monotonic() - began < 60  # 15 to 20 s, on a machine that has nothing else to do
     assert reached.board.wait_until_idle(30) == []
     reached.kill_connections()
 
@@ -266,9 +268,8 @@ def test_a_board_that_is_started_anew_is_waited_for_and_measured_from_the_beginn
         time.sleep(1.5)
         reached.start()
 
-    restarting = when(lambda: len(board.pids()) > 3, restart)
-    measured = timed(backend, tmp_path)["dense"]
-    restarting.join()
+    with when(lambda: len(board.pids()) > 3, restart):
+        measured = timed(backend, tmp_path)["dense"]
     assert measured.stats.n_processes == 2
     with backend.open() as worker:
         assert worker.facts["machine"]["boot_id"] != first
@@ -351,7 +352,7 @@ def test_a_full_disk_is_told_and_the_board_goes_on(reached: Loopback, tmp_path: 
     large = tmp_path / "large.onnx"
     large.write_bytes(os.urandom(600_000))
     with on_the_board().open() as worker:
-        with pytest.raises(BackendError, match=r"could not keep 0\.6 MB .*Free some space"):
+        with pytest.raises(DeviceUnreachable, match=r"could not keep 0\.6 MB .*Free some space"):
             worker.load(model_at(large), one_batch())
         small = worker.load(linear_model(tmp_path / "m.onnx", 2.0), one_batch())
         assert small.infer(one_batch())[0][0, 0] == 2.0

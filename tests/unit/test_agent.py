@@ -126,15 +126,21 @@ def test_what_is_no_frame_is_refused(sent: bytes) -> None:
         frames.read_frame(io.BytesIO(sent).read)
 
 
-def test_an_ear_reads_what_comes_in_pieces_and_knows_when_it_last_heard() -> None:
+def test_an_ear_reads_what_comes_in_pieces_and_knows_how_long_it_has_heard_nothing() -> None:
     reading, writing = os.pipe()
     with os.fdopen(reading, "rb") as stream, os.fdopen(writing, "wb", buffering=0) as out:
         ear = frames.Ear(stream)
-        before = ear.heard_s
-        threading.Timer(0.05, lambda: out.write(b"cd")).start()
+        silences: list[float] = []
+
+        def speak() -> None:
+            silences.append(ear.silence_s)
+            out.write(b"cd")
+
+        threading.Timer(0.05, speak).start()
         out.write(b"ab")
         assert ear.read(4) == b"abcd"
-        assert ear.heard_s > before
+        assert silences[0] > 0
+        assert ear.silence_s == 0  # nobody listens
 
 
 def test_a_block_has_one_figure_per_call_of_each_kind() -> None:

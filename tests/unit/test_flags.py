@@ -65,7 +65,9 @@ def test_a_change_of_state_is_a_flag(change: dict[str, Any], flag: str) -> None:
     ("state", "expected"),
     [
         ({"throttled": ["throttled"]}, {"throttled"}),
-        ({"throttled": [], "throttled_since_start": ["throttled"]}, set()),
+        ({"throttled": [], "throttled_since_start": ["throttled"]}, {"throttled_before"}),
+        ({"throttle_count": None}, {"sensor_absent"}),
+        ({"throttle_count": None, "throttled": []}, set()),
         ({"max_khz": 1500, "limit_khz": 2400}, {"frequency_capped"}),
         ({"max_khz": 2400, "limit_khz": 2400}, set()),
         ({"cpus_online": "0-3", "cpus_present": "0-5"}, {"cores_offline"}),
@@ -119,7 +121,7 @@ def test_an_absent_sensor_is_said_and_is_not_a_change(missing: str) -> None:
 
 
 def test_an_unreadable_throttle_count_is_no_throttling() -> None:
-    assert flags.of_states({**QUIET, "throttle_count": None}, QUIET) == set()
+    assert flags.of_states({**QUIET, "throttle_count": None}, QUIET) == {"sensor_absent"}
 
 
 def test_a_wide_final_is_not_precise() -> None:

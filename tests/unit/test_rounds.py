@@ -62,6 +62,7 @@ class Machine:
     order: list[tuple[str, int]] = field(default_factory=list)
     clock_s: float = 0.0
     boot_id: str | None = None
+    place: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.rng = np.random.default_rng(self.seed)
@@ -98,7 +99,10 @@ class Machine:
 class Worker:
     def __init__(self, machine: Machine) -> None:
         self.machine = machine
-        self.facts = {"runtime_version": "7", "machine": {"boot_id": machine.boot_id}}
+        self.facts = {
+            "runtime_version": "7", "machine": {"boot_id": machine.boot_id},
+            **machine.place,
+        }  # fmt: skip
         self.own = {name: machine.luck(machine.process_noise) for name in machine.latency_ns}
         self.states = iter(machine.states)
         self.loaded: set[str] = set()
@@ -651,13 +655,13 @@ def test_what_was_measured_before_a_restart_of_the_machine_is_left_out() -> None
 
 
 def test_processes_are_shared_out_among_machines() -> None:
-    first, second, third = pair(seed=1), pair(seed=2), pair(seed=3)
+    first, second, third = (pair(seed=n, place={"where": str(n)}) for n in (1, 2, 3))
     measured = timed(first, plan=TIMED, more=[second, third])["small"]
     assert [machine.processes for machine in (first, second, third)] == [2, 2, 1]
     assert measured.stats.n_processes == 5
     assert "boards_disagree" not in measured.flags
-    where = [states.get("where", "") for states in measured.environment["processes"]]
-    assert sorted(where) == ["", "", "board 2", "board 2", "board 3"]
+    where = [states["where"] for states in measured.environment["processes"]]
+    assert sorted(where) == ["1", "1", "2", "2", "3"]
 
 
 def test_machines_measure_at_the_same_time() -> None:
@@ -676,6 +680,12 @@ def test_machines_that_differ_are_flagged() -> None:
     measured = timed(alike, plan=TIMED, more=[other])
     assert "boards_disagree" in measured["small"].flags
     assert "boards_disagree" not in measured["dense"].flags
+
+
+def test_machines_whose_latencies_differ_are_flagged_though_their_ratios_agree() -> None:
+    slow = Machine({"dense": 1.1 * DENSE_NS, "small": 1.1 * 0.4 * DENSE_NS})
+    measured = timed(pair(0.4), plan=TIMED, more=[slow])
+    assert "boards_disagree" in measured["small"].flags
 
 
 def test_a_probe_takes_one_machine() -> None:

@@ -28,20 +28,27 @@ class NotTheProtocol(Exception):
 
 
 class Ear:
-    """Reads exactly as many bytes as asked, and remembers when it last heard any."""
+    """Reads exactly as many bytes as asked, and remembers since when it has been listening."""
 
     def __init__(self, stream: Any) -> None:
         self._stream = stream
-        self.heard_s = time.monotonic()
+        self._listens_since: Optional[float] = None
+
+    @property
+    def silence_s(self) -> float:
+        """How long nothing has been heard, seconds; 0 while nobody listens."""
+        since = self._listens_since
+        return 0.0 if since is None else time.monotonic() - since
 
     def read(self, size: int) -> bytes:
         """Return `size` bytes; fewer at the end of the stream."""
         parts: List[bytes] = []
         while size:
+            self._listens_since = time.monotonic()
             part = self._stream.read1(min(size, PIECE))
+            self._listens_since = None
             if not part:
                 break
-            self.heard_s = time.monotonic()
             parts.append(part)
             size -= len(part)
         return b"".join(parts)

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import resource
+import signal
 import time
+from contextlib import suppress
 from typing import Optional
 
 from harness_backends.agent.machine import read_text
+
+_PR_SET_PDEATHSIG = 1
 
 
 def forget_peak_memory() -> None:
@@ -42,7 +47,12 @@ def leave_no_core_file() -> None:
 
 
 def end_with(parent: int) -> None:
-    """End this process when `parent`, the process that started it, is gone."""
+    """End this process when `parent`, the process that started it, is gone.
+
+    The kernel does it at once, also within native code; where it can't, this thread looks.
+    """
+    with suppress(OSError, AttributeError):
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     while os.getppid() == parent:
         time.sleep(1.0)
     os._exit(0)

@@ -5,9 +5,13 @@ from __future__ import annotations
 import hashlib
 import os
 import tempfile
+import time
+from contextlib import suppress
 from typing import IO, List, Tuple
 
 from harness_backends.agent.frames import Read
+
+_PART, _FRESH_S = "part-", 3600.0
 
 
 class NotKept(Exception):
@@ -34,7 +38,7 @@ class Store:
         """
         try:
             self._make_room(size)
-            descriptor, path = tempfile.mkstemp(prefix="part-", dir=self.folder)
+            descriptor, path = tempfile.mkstemp(prefix=_PART, dir=self.folder)
         except OSError:
             _skip(read, size)
             raise
@@ -44,7 +48,7 @@ class Store:
                 raise ValueError("received %s instead of %s" % (digest[:12], sha256[:12]))
             os.rename(path, self._path(sha256))
         except BaseException:
-            os.unlink(path)
+            _remove(path)
             raise
 
     def open(self, sha256: str) -> IO[bytes]:
@@ -63,10 +67,10 @@ class Store:
             digest.update(piece)
         if digest.hexdigest() != sha256:
             file.close()
-            os.unlink(path)
+            _remove(path)
             raise NotKept(sha256)
         file.seek(0)
-        os.utime(path)
+        os.utime(file.fileno())
         return file
 
     def _path(self, sha256: str) -> str:
@@ -79,23 +83,27 @@ class Store:
         for _, own, path in kept:
             if excess <= 0:
                 return
-            try:
-                os.unlink(path)
-            except OSError:
-                continue  # another process was faster
+            _remove(path)
             excess -= own
 
     def _kept(self) -> List[Tuple[float, int, str]]:
         """Return when each file was last used, its size and its path, the longest unused first."""
-        found = []
+        found, fresh_s = [], time.time() - _FRESH_S
         for name in os.listdir(self.folder):
             path = os.path.join(self.folder, name)
             try:
                 state = os.stat(path)
             except OSError:
                 continue
+            if name.startswith(_PART) and state.st_mtime > fresh_s:
+                continue  # another process is writing it
             found.append((state.st_mtime, state.st_size, path))
         return sorted(found)
+
+
+def _remove(path: str) -> None:
+    with suppress(OSError):  # another process may be faster
+        os.unlink(path)
 
 
 def _copy(read: Read, size: int, descriptor: int) -> str:

@@ -75,7 +75,7 @@ class Supervisor:
         """Start a worker; its hello is the reply."""
         setup = dict(
             self._setup, main="harness_backends.agent.worker", id=header["id"],
-            runtime=header["runtime"],
+            runtime=header["runtime"], parent=os.getpid(),
         )  # fmt: skip
         self._workers[header["worker"]] = Child(self._launch, setup, self._mouth)
 
@@ -120,7 +120,7 @@ class Supervisor:
 
     def _watch(self) -> None:
         """End everything when the other side has gone without a word."""
-        while time.monotonic() - self._ear.heard_s < self._setup["watchdog_s"]:
+        while self._ear.silence_s < self._setup["watchdog_s"]:
             time.sleep(0.5)
         self.end()
         os._exit(1)

@@ -28,7 +28,7 @@ def time_block(np: Any, call: Callable[[], Any], calls: int, one_thread: bool) -
 
 
 def unpack_blocks(np: Any, data: bytes, schedule: Iterable[Tuple[Any, int]]) -> Iterable[Any]:
-    """Return int64 [3, calls] per entry of a schedule, from what `Agent.time` replied."""
+    """Return int64 [3, calls] per entry of a schedule, from what `Worker.time` replied."""
     values, at = np.frombuffer(data, "<i8"), 0
     for _, calls in schedule:
         yield values[at : at + 3 * calls].reshape(3, calls)

@@ -71,9 +71,14 @@ class Worker:
             "pid": os.getpid(),
             "runtime_version": self.runtime.version,
             "quantity": "time" if self.counter is None else "instructions",
-            "machine": machine_facts(),
+            "machine": self._machine(),
             "timer": timer_facts(self.np),
         }
+
+    def _machine(self) -> Header:
+        """Return the machine's facts; an emulated one has no memory or kernel of its own."""
+        facts = machine_facts()
+        return facts if self.counter is None else dict(facts, memory_bytes=None, kernel=None)
 
     def pin(self, header: Header, blob: bytes) -> Reply:
         """Keep this process, and the threads that it will start, on the given CPUs."""
@@ -170,8 +175,12 @@ class Worker:
         return {"peak_bytes": peak_memory()}, b""
 
     def state(self, header: Header, blob: bytes) -> Reply:
-        """Return what may change a latency and can be read; None is unknown."""
-        return machine_state(), b""
+        """Return what may change a latency and can be read; None is unknown.
+
+        An emulated machine has no state: what could be read there is the host's.
+        """
+        state = machine_state()
+        return (state if self.counter is None else dict.fromkeys(state)), b""
 
 
 def path_of(model: IO[bytes]) -> str:
@@ -184,12 +193,13 @@ def main(setup: Header) -> None:
 
     Args:
         setup: Has "id" of the request for this worker, "runtime", the store's "folder" and
-            "limit_bytes", and "counts", the file of an emulator's counts or None.
+            "limit_bytes", "counts", the file of an emulator's counts or None, and "parent", the
+            supervisor's process.
     """
     be_first_to_go()
     leave_no_core_file()
     stdin, mouth = frames.Ear(sys.stdin.buffer), frames.Mouth(frames.take_stdout())
-    watch = threading.Thread(target=end_with, args=(os.getppid(),))
+    watch = threading.Thread(target=end_with, args=(setup["parent"],))
     watch.daemon = True
     watch.start()
     mouth.begin()

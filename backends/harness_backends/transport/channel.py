@@ -7,7 +7,7 @@ import hashlib
 import itertools
 from typing import TYPE_CHECKING, Any
 
-from harness.errors import BackendError, ConnectionLost, DeviceLost
+from harness.errors import BackendError, ConnectionLost, DeviceLost, DeviceUnreachable
 from harness_backends.transport.link import Link, NotKept, Silent
 
 if TYPE_CHECKING:
@@ -71,7 +71,11 @@ class Channel:
             raise self._ended from None
 
     def request_with(
-        self, kept: Mapping[str, bytes], header: Mapping[str, Any], blob: bytes = b""
+        self,
+        kept: Mapping[str, bytes],
+        header: Mapping[str, Any],
+        blob: bytes = b"",
+        expected_s: float = 0.0,
     ) -> tuple[dict[str, Any], bytes]:
         """Send a request that names data by their hashes; they go over the line where missing.
 
@@ -79,17 +83,24 @@ class Channel:
             kept: The data by the header's key for their hash.
             header: All else.
             blob: Data that goes with it.
+            expected_s: As in `request`.
 
         Raises:
-            BackendError: As `request`; also where the device has no room for the data.
+            BackendError: As `request`.
+            DeviceUnreachable: If the device can't keep the data: no candidate is to blame.
         """
         named = {key: hashlib.sha256(data).hexdigest() for key, data in kept.items()}
-        for _ in range(2):
-            try:
-                return self.request({**header, **named}, blob)
-            except NotKept:
-                self._put(kept, named)
-        raise BackendError(f"{self.link.launch.where} does not keep what it was sent.")
+        try:
+            return self.request({**header, **named}, blob, expected_s)
+        except NotKept:
+            self._put(kept, named)
+        try:
+            return self.request({**header, **named}, blob, expected_s)
+        except NotKept as exc:
+            raise DeviceUnreachable(
+                f"{self.link.launch.where} does not keep what it was sent in "
+                f"{self.link.launch.folder}. Look at the disk there."
+            ) from exc
 
     def _put(self, kept: Mapping[str, bytes], named: Mapping[str, str]) -> None:
         for key, data in kept.items():
@@ -99,7 +110,7 @@ class Channel:
                 raise
             except BackendError as exc:
                 size = f"{len(data) / 1e6:.1f} MB"
-                raise BackendError(
+                raise DeviceUnreachable(
                     f"{self.link.launch.where} could not keep {size} in "
                     f"{self.link.launch.folder} ({exc}). Free some space there."
                 ) from exc

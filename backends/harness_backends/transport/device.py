@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import time
 import weakref
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,8 +22,8 @@ PATIENCE_S = 180.0
 _PAUSE_S = 3.0
 _LOCK_S = 2.0
 """After so long it is said that the lock is waited for."""
-_SAME = ("cpu_model", "cpu_count", "architecture", "memory_bytes", "device_model", "power_mode")
-"""Facts of a machine that a measurement can't go on without."""
+_SAME = ("cpu_model", "cpu_count", "architecture", "device_model", "power_mode")
+"""Facts of a machine that have to be what they were."""
 
 
 class Device:
@@ -84,22 +84,34 @@ class Device:
     @contextmanager
     def _locked(self, alone: bool) -> Iterator[None]:
         link = self.link()
-        try:
-            link.request({"op": "lock", "alone": alone}, wait_s=_LOCK_S, on_wait=self._say_taken)
-        except BackendError as exc:
-            if isinstance(exc, ConnectionLost):
-                raise
-            raise DeviceUnreachable(
-                f"{self.launch.where}: its timing lock can't be opened ({exc}). Let its owner or "
-                "an administrator remove it."
-            ) from exc
+        self._take(link, alone)
         self._held += 1
         try:
             yield
         finally:
             self._held -= 1
-            with suppress(ConnectionLost, Silent):  # the lock goes with the line
+            try:
                 link.request({"op": "unlock"})
+            except ConnectionLost:
+                pass  # the lock goes with the line
+            except Silent:
+                link.give_up_silent()
+
+    def _take(self, link: Link, alone: bool) -> None:
+        try:
+            link.request({"op": "lock", "alone": alone}, wait_s=_LOCK_S, on_wait=self._say_taken)
+        except ConnectionLost:
+            raise
+        except Silent:
+            raise link.give_up_silent() from None
+        except BackendError as exc:
+            raise DeviceUnreachable(
+                f"{self.launch.where}: its timing lock can't be opened ({exc}). Let its owner or "
+                "an administrator remove it."
+            ) from exc
+        except BaseException:
+            link.close()  # or the supervisor would take the lock later, for nobody
+            raise
 
     def _say_taken(self) -> None:
         self.tell(f"waiting for {self.launch.where}: something else is being timed there")

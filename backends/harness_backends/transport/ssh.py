@@ -22,6 +22,9 @@ _OPTIONS = {
     "ForwardAgent": "no",
     "ClearAllForwardings": "yes",
     "PermitLocalCommand": "no",
+    "RemoteCommand": "none",
+    "ControlMaster": "no",  # on a line that others share, its end is not ours to notice
+    "ControlPath": "none",
     "RequestTTY": "no",
 }
 WATCHDOG_S = 20.0
