@@ -30,6 +30,7 @@ from harness.errors import (
     DeviceUnreachable,
 )
 from harness.export import export_onnx
+from harness.measurement import hostlock
 from harness.measurement.hostlock import HostLock
 from harness.measurement.persevering import persevere
 from harness.measurement.rounds import Plan, measure
@@ -65,6 +66,7 @@ def found(board: Loopback) -> Iterator[Loopback]:
     """Have ssh find a board; at the end nothing may be running there."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PATH", board.environment["PATH"])
+        patch.setattr(hostlock, "FOLDER", board.board.home / "tmp")  # a machine of its own
         yield board
         for backend in _MADE:
             for device in backend._devices:
