@@ -58,15 +58,18 @@ def test_a_search_on_a_raspberry_pi_over_ssh(
     monkeypatch.setenv("PATH", ssh_board.environment["PATH"])
     results = tmp_path / "results"
     with registered(tmp_path, TARGETS):
-        # Whether a network is within the budget is a matter of luck where time means nothing.
+        # Time means nothing here: all is within the budget while the search steers, and whether a
+        # final is (0) or none (1) is a matter of luck.
         monkeypatch.setattr(Budget, "place", lambda self, estimate: Decision.FEASIBLE)
         ended = search(results, "raspberry-pi", "80%")
-        assert ended.exit_code == 0, ended.output
+        assert ended.exit_code in (0, 1), ended.output
         again = search(results, "raspberry-pi", "80%")
-        assert again.exit_code == 0, again.output
-    winner = next(row for row in rows(results) if row["role"] == "winner")
-    assert (winner["target"], winner["n_test"]) == ("raspberry-pi", "90")
-    assert float(winner["latency_ms"]) > 0
+        assert again.exit_code == ended.exit_code, again.output
+    finals = {row["role"]: row for row in rows(results)}
+    assert {"dense", "global"} <= set(finals)
+    for row in finals.values():
+        assert (row["target"], row["n_test"]) == ("raspberry-pi", "90")
+        assert float(row["latency_ms"]) > 0
     (trial,) = trials(results)
     assert trial["status"] == "complete"
     records = [r for r in read_records(results) if r["kind"] == "final"]
@@ -76,7 +79,7 @@ def test_a_search_on_a_raspberry_pi_over_ssh(
         assert record["versions"]["runtime_python"].startswith("3.11")
     assert "Cortex-A76" in ended.output
     kept = ssh_board.board.home / ".cache/latency-harness/sent"
-    assert winner["onnx_sha256"] in {path.name for path in kept.iterdir()}
+    assert finals["global"]["onnx_sha256"] in {path.name for path in kept.iterdir()}
     assert ssh_board.board.wait_until_idle(30) == []
 
 
