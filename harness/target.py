@@ -12,7 +12,8 @@ from harness.quantity import Quantity, quantity_on
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-_HOST = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.@:%\[\]-]*")
+_WORD = r"[A-Za-z0-9_][A-Za-z0-9_.-]*"
+_HOST = re.compile(rf"(?:{_WORD}@)?(?:{_WORD}|[0-9A-Fa-f]*(?::[0-9A-Fa-f]*){{2,}}(?:%{_WORD})?)")
 _PYTHON = re.compile(r"[~A-Za-z0-9_./][A-Za-z0-9_./+-]*")
 
 
@@ -107,17 +108,35 @@ def target_from_mapping(values: Mapping[str, Any], base: Target | None, source: 
             settable = ", ".join(sorted(known - {"name"}))
             raise ConfigError(f"{source}: unknown key {key!r}. Expected one of: {settable}.")
     clean = {key: _CHECKS[key](key, value, source) for key, value in values.items()}
-    if clean.get("hosts") and (clean.get("emulated_cpu") or (base and base.emulated_cpu)):
-        raise ConfigError(
-            f"{source}: a target is a board (hosts) or an emulated machine (emulated_cpu), not "
-            f"both. Received: {', '.join(clean['hosts'])}. Remove one of them."
-        )
     if base is not None:
-        return replace(base, **clean)
+        return _consistent(replace(base, **clean), source)
     missing = {"name", "backend"} - clean.keys()
     if missing:
-        raise ConfigError(f"{source}: missing {' and '.join(sorted(missing))}. Add the key.")
-    return Target(**clean)
+        raise ConfigError(
+            f"{source}: missing {' and '.join(sorted(missing))}. Add the key; a backend is a "
+            "runtime, such as 'onnxruntime'."
+        )
+    return _consistent(Target(**clean), source)
+
+
+def _consistent(target: Target, source: str) -> Target:
+    """Return a target whose options can go together.
+
+    Raises:
+        ConfigError: If they can't.
+    """
+    if target.hosts and target.emulated_cpu:
+        raise ConfigError(
+            f"{source}: a target is a board (hosts) or an emulated machine (emulated_cpu), not "
+            f"both. Received: {', '.join(target.hosts)} and {target.emulated_cpu}. Remove one."
+        )
+    if target.emulated_cpu and target.threads > 1:
+        raise ConfigError(
+            f"{source}: an emulated machine counts the instructions of one thread, since threads "
+            f"that wait for each other execute any number. Received: {target.threads} threads. "
+            "Leave threads out."
+        )
+    return target
 
 
 def _wrong(key: str, words: str, value: Any, source: str) -> ConfigError:
@@ -143,12 +162,14 @@ def _words(key: str, value: Any, source: str) -> tuple[str, ...]:
 
 
 def _hosts(key: str, value: Any, source: str) -> tuple[str, ...]:
-    hosts = _words(key, value, source)
-    for host in hosts:
+    words = 'a list of ssh destinations such as ["pi@192.168.0.7"]; a port goes into ~/.ssh/config'
+    if not isinstance(value, (list, tuple)):
+        raise _wrong(key, words, value, source)
+    for host in value:
         # What begins with a hyphen would be an option of ssh, such as one that runs a command.
-        if not _HOST.fullmatch(host):
-            raise _wrong(key, "ssh destinations such as 'pi@192.168.0.7' or an alias", host, source)
-    return tuple(dict.fromkeys(hosts))
+        if not isinstance(host, str) or not _HOST.fullmatch(host):
+            raise _wrong(key, words, host, source)
+    return tuple(dict.fromkeys(value))
 
 
 def _python(key: str, value: Any, source: str) -> str:

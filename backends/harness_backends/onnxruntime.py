@@ -39,6 +39,8 @@ if TYPE_CHECKING:
     from harness.target import Target
     from harness_backends.base import DeviceLock
 
+_THREADS_PER_CORE = 8
+"""More only wait for each other, and starting thousands takes minutes."""
 OLDEST = (1, 12)
 """The first that knows operator set 17, which models are exported in."""
 
@@ -98,8 +100,18 @@ class OnnxRuntimeWorker(Worker):
         self.channel = _opened(target, device)
         self.facts = {**self.channel.hello, **({"where": device.name} if target.hosts else {})}
         self._keys = itertools.count()
+        self._check_threads()
         if target.affinity:
             self._pin(target.affinity)
+
+    def _check_threads(self) -> None:
+        most = _THREADS_PER_CORE * self.facts["machine"]["cpu_count"]
+        if self.target.threads > most:
+            self.close()
+            raise ConfigError(
+                f"Target {self.target.name!r}: threads must be at most {most}, {_THREADS_PER_CORE} "
+                f"to a core of that machine. Received: {self.target.threads}."
+            )
 
     def _pin(self, cpus: Sequence[int]) -> None:
         try:
@@ -209,7 +221,6 @@ class OnnxRuntimeBackend(Backend):
         if self.target.hosts:
             return None
         if self.target.emulated_cpu:
-            _check_one_thread(self.target)
             return find_root().runtime_version(self.target.emulated_cpu)
         try:
             return importlib.metadata.version("onnxruntime")
@@ -242,15 +253,6 @@ class OnnxRuntimeBackend(Backend):
         return self._devices[0] if self.target.hosts else host
 
 
-def _check_one_thread(target: Target) -> None:
-    if target.threads > 1:
-        raise ConfigError(
-            f"Target {target.name!r} counts instructions, and threads that wait for each other "
-            "execute as many as they have time for. Expected one thread. Received: "
-            f"{target.threads}. Leave `--threads` out."
-        )
-
-
 def _opened(target: Target, device: Device) -> Channel:
     """Start a worker; say what to do where its runtime is missing or too old.
 
@@ -262,12 +264,7 @@ def _opened(target: Target, device: Device) -> Channel:
     except (DeviceLost, ConnectionLost):
         raise
     except BackendError as exc:
-        where, python = device.launch.where, target.python
-        raise BackendUnavailable(
-            f"Target {target.name!r}: the ONNX Runtime of {python} on {where} can't be used: "
-            f"{exc}. Run `{python} -m pip install onnxruntime` there, or name another Python with "
-            "`harness targets add --python PATH`."
-        ) from exc
+        raise BackendUnavailable(_unusable(target, device.name, str(exc))) from exc
     version: str = channel.hello["runtime_version"]
     if _number(version) < OLDEST:
         channel.close()
@@ -277,6 +274,19 @@ def _opened(target: Target, device: Device) -> Channel:
             f"for operator set 17: {oldest} or newer is needed. Install a newer one there."
         )
     return channel
+
+
+def _unusable(target: Target, where: str, said: str) -> str:
+    """Return what is wrong with a runtime, by the last line of what it said, and what to do."""
+    last = (said.strip().splitlines() or ["no reason given"])[-1].rstrip(".")
+    remedy = "Run `pip install onnxruntime numpy` in this environment."
+    if target.hosts:
+        remedy = (
+            f"Install onnxruntime and numpy for it there, or name another Python with `harness "
+            f"targets add {target.name} --force --python PATH`."
+        )
+    python = f"{target.python} on {where}" if target.hosts else where
+    return f"Target {target.name!r}: the ONNX Runtime of {python} can't be used: {last}. {remedy}"
 
 
 def _number(version: str) -> tuple[int, ...]:

@@ -14,6 +14,7 @@ from harness_backends.registry import BACKENDS, backend_class
 from harness_backends.targets import (
     find_target,
     load_targets,
+    no_board,
     shipped_tables,
     shipped_targets,
     user_file,
@@ -160,8 +161,7 @@ def _check_place(
     """Refuse a target that says another place than it would be run at."""
     if "hosts" in values and shipped is not None and not shipped.board:
         raise ConfigError(
-            f"Target {name!r} is {shipped.description or 'this machine'}, not a board. Give the "
-            "board a name of its own."
+            f"Target {name!r} is {no_board(shipped)}. Give the board a name of its own."
         )
     if known is None and not values.get("hosts"):
         raise ConfigError(

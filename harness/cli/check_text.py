@@ -66,10 +66,10 @@ def print_verdict(console: Console, target: Target, checks: Sequence[HostCheck])
             console.print(f"{where}[bold green]usable[/]")
     name = escape(target.name)
     if not worst(checks) and target.emulated_cpu:
-        console.print(f"[dim]Next: `harness search --target {name} --budget 80Minstr`[/]")
+        console.print(f"[dim]Next: `harness search --target {name} --budget 60%`[/]")
     elif not worst(checks):
         console.print(
-            f"[dim]Next: `harness search --target {name} --budget 10ms`; `harness doctor --target "
+            f"[dim]Next: `harness search --target {name} --budget 50%`; `harness doctor --target "
             f"{name}` says what it resolves[/]"
         )
 

@@ -84,8 +84,7 @@ def _headline(one: BudgetResult, result: SearchResult) -> Panel:
             "No network meets this budget: even the smallest one, in "
             f"{result.floor.candidate['precision']}, takes {_figure(result.floor, 'probe')}"
             f" ({format_size(result.floor.model['size_bytes'])}).\n"
-            "Relax the budget, lower the granule (`--set granule=8`), or start from a smaller "
-            "network."
+            f"Relax the budget{_finer(result)}, or start from a smaller network."
         )
     else:
         nearest = one.nearest
@@ -346,3 +345,10 @@ def _scored(record: RunRecord, split: str) -> str:
 
 def _test(record: RunRecord) -> str:
     return f"{_scored(record, 'test')} on the test split"
+
+
+def _finer(result: SearchResult) -> str:
+    granule = result.settings.target.granule
+    return (
+        f", lower the granule (`--set granule={granule // 2}`)" if granule and granule > 1 else ""
+    )

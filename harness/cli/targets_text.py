@@ -9,7 +9,7 @@ from rich.markup import escape
 from rich.padding import Padding
 from rich.table import Table
 
-from harness.errors import BackendUnavailable
+from harness.errors import ConfigError
 from harness_backends.registry import open_backend
 from harness_backends.targets import user_file
 
@@ -83,7 +83,7 @@ def _status(target: Target) -> str:
     """Say whether a target can be used, as far as that is known without connecting to it."""
     try:
         backend = open_backend(target)
-    except BackendUnavailable as exc:
+    except ConfigError as exc:
         return f"[yellow]not available here[/]: {escape(str(exc))}"
     if target.hosts:
         command = f"harness targets check {shlex.quote(target.name)}"

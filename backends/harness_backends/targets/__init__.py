@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from harness.errors import ConfigError
 from harness.folders import config_folder
 from harness.target import Target, target_from_mapping
+from harness_backends.emulation.cpus import CPUS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -71,7 +72,25 @@ def users_target(
     # A granule belongs to a runtime: that of another one is probed.
     if shipped is not None and values.get("backend", shipped.backend) != shipped.backend:
         shipped = replace(shipped, granule=None)
-    return target_from_mapping({"name": name, **values}, shipped, source)
+    target = target_from_mapping({"name": name, **values}, shipped, source)
+    if target.hosts and shipped is not None and not shipped.board:
+        raise ConfigError(
+            f"{source}: the shipped target of this name is {no_board(shipped)}. Give the board a "
+            "name of its own."
+        )
+    if target.emulated_cpu and target.emulated_cpu not in CPUS:
+        raise ConfigError(
+            f"{source}: emulated_cpu must be one of {', '.join(CPUS)}. Received: "
+            f"{target.emulated_cpu!r}."
+        )
+    return target
+
+
+def no_board(target: Target) -> str:
+    """Return what a target that is no board is, in words."""
+    return (
+        "the emulated machine, not a board" if target.emulated_cpu else "this machine, not a board"
+    )
 
 
 def find_target(name: str) -> Target:

@@ -70,7 +70,10 @@ def _explained(target: str, host: str, python: str, code: int | None, said: str)
         )
     if code != _REFUSED:
         ended = f"It ended with code {code}" + (f": {last}" if last else " and said nothing")
-        return DeviceUnreachable(f"{host} was reached, but no timing process began there. {ended}.")
+        return DeviceUnreachable(
+            f"{host} was reached, but no timing process began there. {ended}. If {python} is no "
+            f"Python, name one: `harness targets add {target} --force --python PATH`."
+        )
     for words, remedy, passing in _REMEDIES:
         if words in said:
             return DeviceUnreachable(f"{host}: {remedy.format(host=host)} ssh: {last}", passing)
