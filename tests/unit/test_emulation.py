@@ -249,7 +249,6 @@ def test_an_older_one_is_replaced_and_what_a_killed_maker_left_is_removed(tmp_pa
     [
         ("Types: deb\nURIs: http://mirror.example/debian/\nSuites: x\n", "http://mirror.example/debian"),
         ("deb [signed-by=x] https://a.example/debian bookworm main\n", "https://a.example/debian"),
-        ("deb http://a.example/ubuntu noble main\n", "http://deb.debian.org/debian"),
     ],
 )  # fmt: skip
 def test_the_mirror_is_the_host_s_own_where_it_has_one(
@@ -258,6 +257,17 @@ def test_the_mirror_is_the_host_s_own_where_it_has_one(
     (tmp_path / "sources").write_text(text)
     monkeypatch.setattr(debian, "SOURCES", (tmp_path / "absent", tmp_path / "sources"))
     assert debian.mirror() == expected
+
+
+def test_without_a_mirror_of_debian_one_is_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "sources").write_text("deb http://a.example/ubuntu noble main\n")
+    monkeypatch.setattr(debian, "SOURCES", (tmp_path / "sources",))
+    with pytest.raises(BackendUnavailable, match="HARNESS_DEBIAN_MIRROR"):
+        debian.mirror()
+    monkeypatch.setenv("HARNESS_DEBIAN_MIRROR", "http://mirror.example/debian/")
+    assert debian.mirror() == "http://mirror.example/debian"
 
 
 def test_both_sides_of_the_counter_agree_on_the_mark() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 from pathlib import Path
@@ -18,7 +19,8 @@ KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
 SOURCES = (Path("/etc/apt/sources.list.d/debian.sources"), Path("/etc/apt/sources.list"))
 """Where a Debian host says which mirror it uses."""
 _PROGRAMS = {"apt-get": "apt", "dpkg-deb": "dpkg", "tar": "tar"}
-_MIRROR = "http://deb.debian.org/debian"
+MIRROR = "HARNESS_DEBIAN_MIRROR"
+"""Environment variable with the URL of a mirror of Debian, for hosts that use none."""
 _ONLINE = "Check the network (and `http_proxy`, where there is a proxy), then try again"
 _CONFIG = """\
 APT::Architecture "amd64";
@@ -98,7 +100,14 @@ class Archive:
 
 
 def mirror() -> str:
-    """Return the mirror of Debian that this host uses; Debian's own where it is no Debian."""
+    """Return the mirror of Debian that this host uses, or that `MIRROR` names.
+
+    Raises:
+        BackendUnavailable: If there is neither.
+    """
+    named = os.environ.get(MIRROR)
+    if named:
+        return named.rstrip("/")
     for path in SOURCES:
         try:
             text = path.read_text()
@@ -107,7 +116,10 @@ def mirror() -> str:
         found = re.search(r"^(?:URIs:|deb\s).*?(https?://\S+/debian)/?(?:\s|$)", text, re.MULTILINE)
         if found:
             return found[1]
-    return _MIRROR
+    raise BackendUnavailable(
+        "The emulated ARM machine is made of Debian's packages, and this host uses no mirror of "
+        f"them. Set {MIRROR} to the URL of one."
+    )
 
 
 def unpack(package: Path, into: Path, members: Sequence[str] = ()) -> None:
