@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +48,7 @@ from harness_backends.testing.contract import (
     one_batch,
 )
 from harness_backends.transport import device as device_module
+from harness_backends.transport import link, ssh
 from support.board.loopback import Loopback
 from support.board.machine import Board
 
@@ -99,11 +101,13 @@ class TestOverSsh(BackendContract):
             yield worker
 
 
-def timed(backend: Backend, tmp_path: Path, **files: Any) -> dict[str, Measurement]:
+def timed(
+    backend: Backend, tmp_path: Path, plan: Plan = BRIEF, **files: Any
+) -> dict[str, Measurement]:
     models = {"dense": linear_model(tmp_path / "dense.onnx", 2.0), **files}
     subjects = {name: Subject(model, one_batch()) for name, model in models.items()}
     lock = backend.device_lock(HostLock(tmp_path))
-    return measure(backend.open, subjects, "dense", BRIEF, lock.exclusive)
+    return measure(backend.open, subjects, "dense", plan, lock.exclusive)
 
 
 @contextmanager
@@ -198,11 +202,11 @@ def test_two_clients_never_time_at_once(reached: Loopback, tmp_path: Path) -> No
 def test_a_board_that_is_held_back_and_cores_that_are_off_are_flagged(
     reached: Loopback, tmp_path: Path
 ) -> None:
-    backend, board = on_the_board(), reached.board
-    assert not {"throttled", "cores_offline"} & set(timed(backend, tmp_path)["dense"].flags)
+    backend, board, once = on_the_board(), reached.board, replace(BRIEF, processes=(1,))
+    assert not {"throttled", "cores_offline"} & set(timed(backend, tmp_path, once)["dense"].flags)
     board.throttle(0x1)
     board.take_cores_offline("0-1")
-    flags = timed(backend, tmp_path)["dense"].flags
+    flags = timed(backend, tmp_path, once)["dense"].flags
     assert {"throttled", "cores_offline"} <= set(flags)
     assert "frequency_capped" not in flags
 
@@ -241,7 +245,9 @@ def test_a_line_that_falls_silent_is_noticed_and_what_ran_there_ends(
     reached: Loopback, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Neither side hears of the other's end: both have to find out by themselves."""
-    monkeypatch.setattr("harness_backends.transport.ssh.WATCHDOG_S", 8.0)
+    monkeypatch.setattr(ssh, "WATCHDOG_S", 5.0)
+    monkeypatch.setitem(ssh._OPTIONS, "ServerAliveInterval", "1")
+    monkeypatch.setattr(link, "PING_S", 1.0)
     worker = on_the_board().open()
     reached.freeze_connections()
     worker.channel.timeout_s = 300.0  # it is the silence that is noticed, before that
@@ -368,10 +374,10 @@ def test_a_cpu_that_lacks_an_instruction_costs_the_model_and_the_next_one_runs(
         worker.load(linear_model(tmp_path / "m.onnx", 2.0), one_batch())
         with pytest.raises(DeviceLost, match="SIGILL: the runtime uses instructions"):
             worker.load(model, {INPUT: samples[:1]})
-    link = backend._devices[0].link()
+    made = backend._devices[0].link()
     with backend.open() as worker:
         worker.load(linear_model(tmp_path / "m.onnx", 2.0), one_batch())
-    assert backend._devices[0].link() is link  # the connection was not to blame
+    assert backend._devices[0].link() is made  # the connection was not to blame
 
 
 def test_an_int8_file_computes_the_same_on_the_board_and_here(

@@ -9,8 +9,11 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
+from harness.cli import app
 from harness_backends.testing.fake import fake_instructions
+from support.cli import registered
 from support.running import read_records, run_cli, trials
 
 Ended = subprocess.CompletedProcess[str]
@@ -160,14 +163,15 @@ def test_a_dry_run_tells_instructions(base: Path) -> None:
     ],
 )
 def test_a_budget_that_the_target_cannot_be_held_against_is_refused(
-    base: Path, target: str, budget: str, words: str
+    tmp_path: Path, target: str, budget: str, words: str
 ) -> None:
-    given = ("--target", target, "--budget", budget, "--results", "refused")
-    ended = run_cli(base, "search", "--task", "tiny", "--trials", "1", *given, COLUMNS="400")
-    assert ended.returncode == 2
+    given = ("--target", target, "--budget", budget, "--results", str(tmp_path / "refused"))
+    with registered(tmp_path):
+        ended = CliRunner().invoke(app, ["search", "--task", "tiny", "--trials", "1", *given])
+    assert ended.exit_code == 2
     assert ended.stderr.count("error:") == 1
-    assert words in ended.stderr
-    assert not (base / "refused").exists()
+    assert words in " ".join(ended.stderr.split())
+    assert not (tmp_path / "refused").exists()
 
 
 @pytest.mark.parametrize(
