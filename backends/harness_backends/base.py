@@ -155,7 +155,6 @@ class Backend(ABC):
 
     def __init__(self, target: Target) -> None:
         self.target = target
-        self._tell: Callable[[str], None] | None = None
 
     @property
     def far(self) -> bool:
@@ -182,9 +181,8 @@ class Backend(ABC):
         """Return further machines of the same kind, which can measure at the same time."""
         return ()
 
-    def report_to(self, tell: Callable[[str], None]) -> None:
+    def report_to(self, tell: Callable[[str], None]) -> None:  # noqa: B027 - most never wait
         """Have `tell` told, in a few words, what is being waited for."""
-        self._tell = tell
 
     def device_lock(self, host: HostLock) -> DeviceLock:
         """Return the lock of the machine that times: this host's, unless it is another one.

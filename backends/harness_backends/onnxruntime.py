@@ -235,7 +235,6 @@ class OnnxRuntimeBackend(Backend):
 
     def report_to(self, tell: Callable[[str], None]) -> None:
         """Have it told when the machine is waited for."""
-        super().report_to(tell)
         for device in self._devices:
             device.tell = tell
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -112,18 +113,8 @@ def measure_server(
     while len(taken) < _PROCESSES:
         gaps = rng.exponential(1e9 / rate, max(1, math.ceil(expected)))
         due = np.cumsum(gaps).astype(np.int64)
-
-        def serve(due: NDArray[np.int64] = due) -> _Served:
-            with exclusive(), open_worker() as worker:
-                session = worker.load(subject.model, subject.inputs, subject.repeat)
-                calls = max(_WARM_UP_CALLS, math.ceil(_WARM_UP_S / session.first_inference_s))
-                (block,) = worker.time([(session, calls)])
-                _check_rate(rate, seconds, float(np.median(block.wall_ns)) * 1e-9)
-                before = worker.state()
-                served = worker.arrive(session, due)
-                return _Served(served, {"before": before, "after": worker.state()}, worker.facts)
-
-        taken.append(persevere(serve))
+        work = partial(_serve, open_worker, subject, due, (rate, seconds), exclusive)
+        taken.append(persevere(work))
         # Another start of the machine may have other clocks: what came before is left out.
         taken = [one for one in taken if one.boot_id == taken[-1].boot_id]
     flags = set().union(*(flag.of_states(**one.states) for one in taken))
@@ -149,6 +140,35 @@ def measure_server(
             "processes": [one.states for one in taken],
         },
     )
+
+
+def _serve(
+    open_worker: OpenWorker,
+    subject: Subject,
+    due: NDArray[np.int64],
+    asked: tuple[float, float],
+    exclusive: Callable[[], AbstractContextManager[None]],
+) -> _Served:
+    """Warm the model up in a fresh process and serve one series of arrivals.
+
+    Args:
+        open_worker: Starts the process.
+        subject: The model.
+        due: int64 `[n]`, nanoseconds after the beginning, ascending.
+        asked: Mean requests per second, and for how many seconds.
+        exclusive: Keeps other work off the machine.
+
+    Raises:
+        ConfigError: If the model can't serve so many.
+    """
+    with exclusive(), open_worker() as worker:
+        session = worker.load(subject.model, subject.inputs, subject.repeat)
+        calls = max(_WARM_UP_CALLS, math.ceil(_WARM_UP_S / session.first_inference_s))
+        (block,) = worker.time([(session, calls)])
+        _check_rate(*asked, float(np.median(block.wall_ns)) * 1e-9)
+        before = worker.state()
+        served = worker.arrive(session, due)
+        return _Served(served, {"before": before, "after": worker.state()}, worker.facts)
 
 
 def _check_rate(rate: float, seconds: float, service_s: float) -> None:

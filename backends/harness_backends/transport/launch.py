@@ -6,6 +6,7 @@ import sys
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from harness.errors import DeviceLost
 from harness.folders import cache_folder
 from harness.measurement import hostlock
 from harness_backends.bundle import BOOT
@@ -79,7 +80,6 @@ def on_this_machine(
         worker: Starts it for a worker; as `python` unless given.
         counts: As in `Launch`.
     """
-    from harness.errors import DeviceLost
 
     def explained(code: int | None, said: str) -> HarnessError:
         if code is None:
